@@ -312,9 +312,7 @@ class Batcher(Generic[T, R]):
         self._note_idle()
         self._schedule_dispatch()
 
-    def _fail(
-        self, entries: Sequence[_Entry[T, R]], make: Callable[[], BatchingError], cause: BaseException | None = None
-    ) -> None:
+    def _fail(self, entries: Sequence[_Entry[T, R]], make: Callable[[], BatchingError], cause: BaseException | None = None) -> None:
         for entry in entries:
             error = make()  # one exception for each caller: raising a shared one would pile up their tracebacks
             error.__cause__ = cause
@@ -348,9 +346,7 @@ class Reservation(Generic[T, R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         places, self._places = self._places, 0
         self._batcher._release(places)  # noqa: SLF001 - the two classes are one module's two faces
 

@@ -34,10 +34,12 @@ class Queueable(Protocol):
     """What the queue needs to know of an entry; it must be hashable by identity."""
 
     @property
-    def cost(self) -> int: ...
+    def cost(self) -> int:
+        """Its share of `max_cost`."""
 
     @property
-    def queued_at(self) -> float: ...
+    def queued_at(self) -> float:
+        """When it was pushed, in seconds on the clock that `take` is told."""
 
 
 E = TypeVar("E", bound=Queueable)

@@ -1,0 +1,1 @@
+"""A text becomes an encoding, encodings become predictions. Knows no event loop and no HTTP."""

@@ -47,18 +47,14 @@ class TableError(Exception):
     """Raised when a file as a whole cannot be read: missing, a folder, no such column."""
 
 
-def read_table(
-    path: Path, *, text_column: str = "text", label_column: str | None = None
-) -> Iterator[Row | BadRow]:
+def read_table(path: Path, *, text_column: str = "text", label_column: str | None = None) -> Iterator[Row | BadRow]:
     """Yield the rows of `path`, its format told by the suffix: .csv, .tsv, .jsonl, .ndjson; anything else is one text a line.
 
     Raises `TableError` when the file cannot be opened or lacks a column that was asked for.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            yield from read_stream(
-                stream, path.suffix.lower(), str(path), text_column=text_column, label_column=label_column
-            )
+            yield from read_stream(stream, path.suffix.lower(), str(path), text_column=text_column, label_column=label_column)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}") from error
 
@@ -107,9 +103,7 @@ def _fault(value: object, column: str) -> str | None:
     return None
 
 
-def _jsonl_fields(
-    stream: TextIO, text_column: str, label_column: str | None
-) -> Iterator[tuple[int, object, object]]:
+def _jsonl_fields(stream: TextIO, text_column: str, label_column: str | None) -> Iterator[tuple[int, object, object]]:
     for number, line in enumerate(stream, start=1):
         try:
             record: object = orjson.loads(line.encode("utf-8", "surrogateescape"))

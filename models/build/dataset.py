@@ -27,9 +27,7 @@ class DatasetError(Exception):
     """Raised when labelled data cannot be used as it stands; the message names files, lines and reasons."""
 
 
-def read_examples(
-    files: Sequence[tuple[Path, float]], *, text_column: str = "text", label_column: str = "label"
-) -> list[Example]:
+def read_examples(files: Sequence[tuple[Path, float]], *, text_column: str = "text", label_column: str = "label") -> list[Example]:
     """Read every row of (path, weight) pairs, or raise `DatasetError` naming every row that cannot be used."""
     examples: list[Example] = []
     bad: list[BadRow] = []

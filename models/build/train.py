@@ -15,9 +15,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
@@ -80,18 +81,18 @@ class EpochResult:
 class Progress(Protocol):
     """Told of each step, so that a terminal or a log can show it."""
 
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """One of the epoch's `steps` batches is done; `loss` is the epoch's mean so far."""
 
-    def epoch(self, result: EpochResult, *, best: bool) -> None: ...
+    def epoch(self, result: EpochResult, *, best: bool) -> None:
+        """An epoch is done and measured; `best` when it is the best so far."""
 
 
 def default_base() -> Path:
     """The folder of the default encoder, its bytes checked. Raises `TrainingError` when it is missing or not the known one."""
     spec = importlib.util.find_spec(DEFAULT_BASE_PACKAGE)
     if spec is None or spec.origin is None:
-        raise TrainingError(
-            "the default encoder is not installed: `make setup-build` installs it, or name another with --base DIR"
-        )
+        raise TrainingError("the default encoder is not installed: `make setup-build` installs it, or name another with --base DIR")
     folder = Path(spec.origin).parent / "model"
     for name, expected in DEFAULT_BASE_HASHES.items():
         if not (folder / name).is_file() or sha256_of_file(folder / name) != expected:
@@ -158,9 +159,7 @@ def _claim(partial: Path, run: dict[str, object]) -> None:
     file = partial / RUN_FILE
     if file.exists():
         if json.loads(file.read_text(encoding="utf-8")) != json.loads(json.dumps(run)):
-            raise TrainingError(
-                f"{partial} holds an unfinished run with other data or options; remove it to start afresh"
-            )
+            raise TrainingError(f"{partial} holds an unfinished run with other data or options; remove it to start afresh")
         return
     _write_atomically(file, json.dumps(run, indent=2).encode())
 
@@ -239,9 +238,7 @@ class _Trainer:
             lr=options.learning_rate,
         )
         total = self._steps * options.epochs
-        self._schedule = get_linear_schedule_with_warmup(
-            self._optimizer, round(options.warmup_share * total), total
-        )
+        self._schedule = get_linear_schedule_with_warmup(self._optimizer, round(options.warmup_share * total), total)
         self._loss = torch.nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
 
     def run_epoch(self, epoch: int, progress: Progress) -> EpochResult:
@@ -292,14 +289,14 @@ class _Trainer:
         logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
         return logits
 
-    @torch.inference_mode()
-    def _predict(self, inputs: list[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _predict(self, inputs: list[list[int]]) -> npt.NDArray[np.int64]:
         self._model.eval()
         predicted = np.zeros(len(inputs), dtype=np.int64)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-        for start in range(0, len(order), 64):
-            batch = order[start : start + 64]
-            predicted[batch] = self._logits([inputs[i] for i in batch]).argmax(dim=-1).numpy()
+        with torch.inference_mode():
+            for start in range(0, len(order), 64):
+                batch = order[start : start + 64]
+                predicted[batch] = self._logits([inputs[i] for i in batch]).argmax(dim=-1).numpy()
         return predicted
 
     def save(self, partial: Path, history: Sequence[EpochResult]) -> None:

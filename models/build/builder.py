@@ -1,0 +1,228 @@
+"""Checkpoint to bundle: export, quantize, calibrate, verify, and only then write the manifest that makes it a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import JsonValue
+
+from models.build.card import render_card
+from models.build.dataset import Example
+from models.build.evaluate import agreement, fit_temperature, logits_alone, logits_batched, quality, targets_of
+from models.build.export import Checkpoint, export_onnx, quantize_int8, read_checkpoint
+from models.build.metrics import Floats
+from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, TOKENIZER, Bundle, FileRecord, Golden, Manifest
+from models.classifier import Classifier, softmax
+from models.hashing import sha256_of_file
+
+# Texts whose logits the manifest records, unless the caller names others. One is longer than most limits, to cover truncation.
+GOLDEN_TEXTS = (
+    "My payment failed twice",
+    "Where's my invoice?",
+    "App keeps crashing on iOS",
+    "Can't log in",
+    "Question about my plan",
+    "Hello, I was charged 49.90 on the 3rd although I had cancelled in September. Please send the money back to the same card.",
+    "error 0x80070005 when I open the export page, reinstalling did not help",
+    "Which of your two plans includes the public API, and can I switch later?",
+    "thanks, all good now :)",
+    "Ich habe meine Rechnung noch nicht bekommen",
+    "The invoice page shows a white screen in Firefox 131, the console says TypeError: total is undefined. " * 16,
+)
+# Logits move a little between CPUs: other vector widths round floats otherwise, and a rounding at the edge of a quantization step
+# moves an activation by a whole step. The fp32 bound is far above float noise; the INT8 one is what batch-mates can change on the
+# same machine, and far below what saturating products do.
+GOLDEN_TOLERANCE = {"fp32": 0.001, "int8": 0.3}
+
+Precision = Literal["int8", "fp32"]
+
+
+class BuildError(Exception):
+    """Raised when the bundle would not be fit to serve; nothing is left at its path."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build; `max_length` in tokens, None for what the checkpoint was trained with.
+
+    `expected` maps texts to the labels they must get, or the build fails.
+    """
+
+    name: str
+    version: str | None = None
+    precision: Precision = "int8"
+    max_length: int | None = None
+    goldens: Sequence[str] = GOLDEN_TEXTS
+    expected: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, JsonValue] = field(default_factory=dict)
+    card_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Labelled texts to measure on; `domain` says how near they are to the training data, in words."""
+
+    __test__ = False
+
+    name: str
+    domain: str
+    examples: Sequence[Example]
+
+
+def build_bundle(
+    checkpoint_folder: Path,
+    out: Path,
+    options: BuildOptions,
+    dev: Sequence[Example],
+    tests: Sequence[TestSet],
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Build `out` from a checkpoint folder; the temperature is fitted on `dev` (1.0 without any), `tests` are recorded.
+
+    Raises `ExportError` for an unusable checkpoint, `BuildError` when `out` exists or an expected label is missed.
+    """
+    if out.exists():
+        raise BuildError(f"{out} exists; choose another folder or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-") as temporary:
+        work = Path(temporary)
+        checkpoint = read_checkpoint(checkpoint_folder, options.max_length)
+        say("exporting the fp32 graph")
+        fp32_file = work / "fp32.onnx"
+        export_onnx(checkpoint, fp32_file)
+        folder = work / "bundle"
+        folder.mkdir()
+        (folder / TOKENIZER).write_bytes(checkpoint.tokenizer)
+        if options.precision == "int8":
+            say("quantizing to INT8")
+            quantize_int8(fp32_file, folder / MODEL)
+        else:
+            shutil.copyfile(fp32_file, folder / MODEL)
+        manifest = _finish(checkpoint, checkpoint_folder, fp32_file, folder, options, dev, tests, say)
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(render_card(manifest, options.card_template), encoding="utf-8")
+        Classifier.open(folder).self_check()
+        folder.rename(out)
+    return manifest
+
+
+def _finish(
+    checkpoint: Checkpoint,
+    source: Path,
+    fp32_file: Path,
+    folder: Path,
+    options: BuildOptions,
+    dev: Sequence[Example],
+    tests: Sequence[TestSet],
+    say: Callable[[str], None],
+) -> Manifest:
+    model, tokenizer = (folder / MODEL).read_bytes(), checkpoint.tokenizer
+    draft = Manifest(
+        format_version=FORMAT_VERSION,
+        name=options.name,
+        version=options.version or hashlib.sha256(model).hexdigest()[:8],
+        engine="padded",
+        precision=options.precision,
+        labels=checkpoint.labels,
+        max_length=checkpoint.max_length,
+        pad_token_id=checkpoint.pad_token_id,
+        temperature=1.0,
+        files={MODEL: _record(model), TOKENIZER: _record(tokenizer)},
+        goldens=[Golden(text="draft", logits=[0.0] * len(checkpoint.labels))],
+        golden_tolerance=GOLDEN_TOLERANCE[options.precision],
+        provenance={},
+        verification={},
+    )
+    built = Classifier(Bundle(draft, model, tokenizer))
+    fp32 = Classifier(Bundle(draft, fp32_file.read_bytes(), tokenizer))
+    temperature = 1.0
+    calibration: dict[str, JsonValue] = {}
+    if dev:
+        say(f"fitting the temperature on {len(dev)} texts")
+        targets = targets_of(dev, built.labels)
+        logits = logits_alone(built, [example.text for example in dev])
+        temperature = round(fit_temperature(targets, logits), 4)
+        before, after = quality(targets, logits, 1.0), quality(targets, logits, temperature)
+        calibration = {"texts": len(dev), "ece_before": _round(before.ece), "ece_after": _round(after.ece)}
+    say("recording the goldens")
+    goldens = [
+        Golden(text=text, logits=[round(float(value), 5) for value in built.logits([built.encode(text)])[0]])
+        for text in options.goldens
+    ]
+    manifest = draft.model_copy(
+        update={
+            "temperature": temperature,
+            "goldens": goldens,
+            "provenance": _provenance(source, options),
+            "verification": {"calibration": calibration} | _verify(built, fp32, temperature, tests, say),
+        }
+    )
+    _check_expected(Classifier(Bundle(manifest, model, tokenizer)), options.expected)
+    return manifest
+
+
+def _verify(
+    built: Classifier, fp32: Classifier, temperature: float, tests: Sequence[TestSet], say: Callable[[str], None]
+) -> dict[str, JsonValue]:
+    """Measure each set in fp32 and as built, alone and in batches; agreement is over all sets together."""
+    sets: dict[str, JsonValue] = {}
+    probabilities: list[list[Floats]] = []
+    for test in tests:
+        say(f"measuring on {test.name} ({len(test.examples)} texts)")
+        targets = targets_of(test.examples, built.labels)
+        texts = [example.text for example in test.examples]
+        reference, alone, batched = logits_alone(fp32, texts), logits_alone(built, texts), logits_batched(built, texts)
+        probabilities.append([softmax(logits / temperature) for logits in (reference, alone, batched)])
+        sets[test.name] = {
+            "domain": test.domain,
+            "fp32": _rounded(asdict(quality(targets, reference, temperature))),
+            "bundle": _rounded(asdict(quality(targets, alone, temperature))),
+        }
+    if not probabilities:
+        return {"sets": sets}
+    all_reference, all_alone, all_batched = (np.concatenate(parts) for parts in zip(*probabilities, strict=True))
+    return {
+        "sets": sets,
+        "against_fp32": _rounded(asdict(agreement(all_alone, all_reference))),
+        "batches_of_32_against_alone": _rounded(asdict(agreement(all_batched, all_alone))),
+    }
+
+
+def _check_expected(classifier: Classifier, expected: dict[str, str]) -> None:
+    for text, label in expected.items():
+        (prediction,) = classifier.predict([classifier.encode(text)])
+        if prediction.label != label:
+            raise BuildError(f"{text!r} must be {label}, but the bundle says {prediction.label} ({prediction.confidence:.2f})")
+
+
+def _provenance(source: Path, options: BuildOptions) -> dict[str, JsonValue]:
+    packages = ("onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+    return {
+        "created": datetime.now(UTC).date().isoformat(),
+        "checkpoint_sha256": sha256_of_file(source / "model.safetensors"),
+        "python": platform.python_version(),
+        "packages": {name: installed_version(name) for name in packages},
+        **options.provenance,
+    }
+
+
+def _record(content: bytes) -> FileRecord:
+    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+def _round(value: float) -> float:
+    return round(value, 5)
+
+
+def _rounded(record: dict[str, Any]) -> dict[str, JsonValue]:
+    return {name: _round(value) if isinstance(value, float) else value for name, value in record.items()}

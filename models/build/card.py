@@ -1,0 +1,88 @@
+"""The model card: what a person should know before trusting a bundle, written from its manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.bundle import Manifest
+
+DEFAULT_TEMPLATE = """# {identity}
+
+A text classifier with {label_count} labels: {labels}.
+
+{facts}
+
+## Measured
+
+{measurements}
+"""
+
+
+def render_card(manifest: Manifest, template: str | None = None) -> str:
+    """Fill a card template; the placeholders are identity, label_count, labels, facts and measurements."""
+    return (template or DEFAULT_TEMPLATE).format(
+        identity=f"{manifest.name}@{manifest.version}",
+        label_count=len(manifest.labels),
+        labels=", ".join(manifest.labels),
+        facts=_facts(manifest),
+        measurements=_measurements(manifest),
+    )
+
+
+def _facts(manifest: Manifest) -> str:
+    size = sum(record.bytes for record in manifest.files.values()) / 1e6
+    rows = {
+        "precision": manifest.precision,
+        "size": f"{size:.1f} MB",
+        "longest input": f"{manifest.max_length} tokens, longer texts are cut",
+        "temperature": f"{manifest.temperature}",
+        "made": str(manifest.provenance.get("created", "")),
+    }
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _measurements(manifest: Manifest) -> str:
+    verification: dict[str, Any] = dict(manifest.verification)
+    sets: dict[str, Any] = verification["sets"]
+    if not sets:
+        return "Nothing: the bundle was built without test files."
+    parts = [
+        "| texts | domain | n | accuracy fp32 | accuracy | macro-F1 fp32 | macro-F1 | ECE |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in sets.items():
+        fp32, bundle = row["fp32"], row["bundle"]
+        parts.append(
+            f"| {name} | {row['domain']} | {bundle['texts']} | {fp32['accuracy']:.4f} | {bundle['accuracy']:.4f} |"
+            f" {fp32['macro_f1']:.4f} | {bundle['macro_f1']:.4f} | {bundle['ece']:.4f} |"
+        )
+    parts += ["", *_agreements(verification), "", "Confusion matrices of the bundle (rows: true label, columns: predicted)"]
+    for name, row in sets.items():
+        parts += ["", f"{name}:", "", *_confusion(manifest.labels, row["bundle"]["confusion"])]
+    return "\n".join(parts)
+
+
+def _agreements(verification: dict[str, Any]) -> list[str]:
+    fp32, batched = verification["against_fp32"], verification["batches_of_32_against_alone"]
+    calibration = verification["calibration"]
+    same = (
+        f"- Same label as fp32: {fp32['label_match']:.2%} of {fp32['texts']} texts; largest change of a probability"
+        f" {fp32['largest_probability_change']:.3f}, mean {fp32['mean_probability_change']:.5f}."
+    )
+    mates = (
+        f"- Same label in batches of 32 as alone: {batched['label_match']:.2%}; largest change of a probability"
+        f" {batched['largest_probability_change']:.3f}. (Activations are scaled by the maximum over the pass, so batch-mates"
+        " matter a little.)"
+    )
+    lines = [same, mates]
+    if calibration:
+        lines.append(
+            f"- The temperature was fitted on {calibration['texts']} held-out texts: ECE {calibration['ece_before']:.4f} before,"
+            f" {calibration['ece_after']:.4f} after."
+        )
+    return lines
+
+
+def _confusion(labels: list[str], matrix: list[list[int]]) -> list[str]:
+    lines = [f"| | {' | '.join(labels)} |", f"| --- |{' --- |' * len(labels)}"]
+    return lines + [f"| {label} | {' | '.join(map(str, row))} |" for label, row in zip(labels, matrix, strict=True)]

@@ -1,0 +1,127 @@
+"""How well a classifier does on labelled texts, and how near two classifiers are to each other. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.build.dataset import DatasetError, Example
+from models.build.metrics import (
+    Floats,
+    Indices,
+    accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    macro_f1,
+    negative_log_likelihood,
+)
+from models.classifier import Classifier, softmax
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Figures over one labelled set; `confusion` rows are true labels, columns predicted ones, in the classifier's order."""
+
+    texts: int
+    accuracy: float
+    macro_f1: float
+    ece: float
+    nll: float
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near two sets of probabilities over the same texts are."""
+
+    texts: int
+    label_match: float
+    largest_probability_change: float
+    mean_probability_change: float
+
+
+def targets_of(examples: Sequence[Example], labels: Sequence[str]) -> Indices:
+    """Class indices, shape [texts]. Raises `DatasetError` for labels the classifier does not have."""
+    if unknown := sorted({example.label for example in examples} - set(labels)):
+        raise DatasetError(f"labels that the model does not have: {unknown}; it has {list(labels)}")
+    index = {label: number for number, label in enumerate(labels)}
+    return np.array([index[example.label] for example in examples], dtype=np.int64)
+
+
+def logits_alone(
+    classifier: Classifier, texts: Sequence[str], on_step: Callable[[int], None] | None = None
+) -> npt.NDArray[np.float32]:
+    """Logits, shape [texts, labels], each text in a pass of its own, so that no batch-mate has a say."""
+    return _logits(classifier, texts, 1, on_step)
+
+
+def logits_batched(
+    classifier: Classifier, texts: Sequence[str], on_step: Callable[[int], None] | None = None
+) -> npt.NDArray[np.float32]:
+    """Logits, shape [texts, labels], in batches of 32 in the order of the texts, as a busy server computes them."""
+    return _logits(classifier, texts, BATCH, on_step)
+
+
+def _logits(
+    classifier: Classifier, texts: Sequence[str], size: int, on_step: Callable[[int], None] | None
+) -> npt.NDArray[np.float32]:
+    encodings = [classifier.encode(text) for text in texts]
+    rows: list[npt.NDArray[Any]] = []
+    for start in range(0, len(encodings), size):
+        batch = encodings[start : start + size]
+        rows.append(classifier.logits(batch))
+        if on_step is not None:
+            on_step(len(batch))
+    return np.concatenate(rows)
+
+
+def quality(targets: Indices, logits: Floats, temperature: float) -> Quality:
+    """Judge logits, shape [texts, labels], at a temperature against the true classes."""
+    probabilities = softmax(logits / temperature)
+    predicted = probabilities.argmax(axis=1).astype(np.int64)
+    labels = logits.shape[1]
+    return Quality(
+        texts=len(targets),
+        accuracy=accuracy(targets, predicted),
+        macro_f1=macro_f1(targets, predicted, labels),
+        ece=expected_calibration_error(targets, probabilities),
+        nll=negative_log_likelihood(targets, probabilities),
+        confusion=confusion_matrix(targets, predicted, labels).tolist(),
+    )
+
+
+def agreement(probabilities: Floats, reference: Floats) -> Agreement:
+    """Compare probabilities, shape [texts, labels], with a reference's for the same texts."""
+    change = np.abs(probabilities - reference)
+    return Agreement(
+        texts=len(reference),
+        label_match=float((probabilities.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+        largest_probability_change=float(change.max()),
+        mean_probability_change=float(change.mean()),
+    )
+
+
+def fit_temperature(targets: Indices, logits: Floats) -> float:
+    """The temperature in [0.25, 8] with the least negative log-likelihood (temperature scaling, Guo et al., 2017).
+
+    The likelihood has one minimum in the inverse temperature, so a golden-section search over its logarithm finds it.
+    """
+    low, high = float(np.log(0.25)), float(np.log(8.0))
+    ratio = (5**0.5 - 1) / 2
+
+    def loss(log_temperature: float) -> float:
+        return negative_log_likelihood(targets, softmax(logits / np.exp(log_temperature)))
+
+    while high - low > 1e-4:
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))

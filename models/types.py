@@ -1,0 +1,52 @@
+"""The records that travel between the stations, and what a classifier must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A tokenized text: its token ids with special tokens, at most the bundle's `max_length`; `truncated` if it was longer."""
+
+    ids: tuple[int, ...]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A classified text: `scores` are the calibrated probabilities in the order of the labels, `confidence` the highest of them."""
+
+    label: str
+    confidence: float
+    scores: tuple[float, ...]
+
+
+class BlankTextError(ValueError):
+    """Raised when a text has no token of its own: white space, control characters, zero-width characters."""
+
+    def __init__(self) -> None:
+        super().__init__("the text is blank")
+
+
+class TextClassifier(Protocol):
+    """What the server and the command line ask of a model. Both methods may be called from any thread, also at the same time."""
+
+    @property
+    def identity(self) -> str:
+        """`name@version`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names in the order of the classes."""
+
+    def encode(self, text: str) -> Encoding:
+        """Tokenize one text. Raises `BlankTextError`."""
+
+    def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """Classify encodings; as many predictions, in the same order."""
