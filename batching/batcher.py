@@ -115,6 +115,7 @@ class Batcher(Generic[T, R]):
         self._reserved = 0
         self._timer: asyncio.TimerHandle | None = None
         self._dispatch_scheduled = False
+        self._drain_deadline: float | None = None
         self._is_closed = False
         self._became_idle = asyncio.Event()
         self._seconds_per_item: float | None = None
@@ -177,12 +178,15 @@ class Batcher(Generic[T, R]):
     async def drain(self) -> bool:
         """Take no new items, flush what is queued without waiting for company, and finish what was accepted.
 
-        Returns False when `drain_timeout` ended first. May be called more than once; `close` calls it too.
+        Returns False when `drain_timeout`, counted from the first call, ended before that.
         """
+        loop = asyncio.get_running_loop()
         self._queue.draining = True
         self._schedule_dispatch()
+        if self._drain_deadline is None:
+            self._drain_deadline = loop.time() + self._drain_timeout
         try:
-            async with asyncio.timeout(self._drain_timeout):
+            async with asyncio.timeout_at(self._drain_deadline):
                 while self._reserved or self._queue or self._passes:
                     self._became_idle.clear()
                     await self._became_idle.wait()
@@ -190,23 +194,25 @@ class Batcher(Generic[T, R]):
             return False
         return True
 
-    async def close(self) -> None:
-        """Drain within the bound, then answer whatever is left with `BatcherClosed`. Nobody is left waiting, even if cancelled."""
-        if self._is_closed or self._loop is None:
-            self._is_closed = True
-            return
+    async def close(self) -> bool:
+        """Drain, then answer whatever is left with `BatcherClosed`; nobody is left waiting, even if this is cancelled.
+
+        Returns False when something was left.
+        """
+        is_drained = False
         try:
-            await self.drain()
+            is_drained = await self.drain()
         finally:
             self._is_closed = True
             self._cancel_timer()
-            while (batch := self._queue.take(self._loop.time())) is not None:
+            while (batch := self._queue.take(0.0)) is not None:  # draining: the time does not matter
                 self._fail(batch.entries, BatcherClosed)
             # A pass that hangs in a thread cannot be stopped; its callers are answered now and its late result is ignored.
             for task in list(self._passes):
                 task.cancel()
         if self._passes:
             await asyncio.wait(self._passes)
+        return is_drained
 
     def statistics(self) -> BatcherStatistics:
         """A snapshot of state and counts."""

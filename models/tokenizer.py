@@ -6,7 +6,6 @@ import tokenizers
 
 from models.types import BlankTextError, Encoding
 
-
 # A text is first cut to this many characters for each token of the limit. Text has some 4 characters a token, so what lies beyond
 # cannot reach the first `max_length` tokens, and a text of a megabyte costs no more than one of a few pages.
 CHARACTERS_PER_TOKEN = 16

@@ -1,0 +1,1 @@
+"""A client like any other: it knows the server by HTTP alone."""

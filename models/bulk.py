@@ -1,0 +1,53 @@
+"""Classifying many texts without a server: chunks of rows in worker threads, results in the order of the rows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from models.tables import BadRow, Row
+from models.types import BlankTextError, Encoding, Prediction, TextClassifier
+
+# Rows that one worker takes at a time: enough for texts of near length to meet, few enough that results come steadily.
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A row and its prediction; `truncated` if its text was longer than the model reads."""
+
+    row: Row
+    prediction: Prediction
+    truncated: bool
+
+
+def classify_rows(classifier: TextClassifier, rows: Iterable[Row | BadRow], workers: int) -> Iterator[Classified | BadRow]:
+    """Classify rows as they come, in bounded memory; a row that cannot be classified comes back as a `BadRow` in its place."""
+    source = iter(rows)
+    pending: deque[Future[list[Classified | BadRow]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        while chunk := list(islice(source, CHUNK)):
+            pending.append(pool.submit(_classify_chunk, classifier, chunk))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _classify_chunk(classifier: TextClassifier, chunk: list[Row | BadRow]) -> list[Classified | BadRow]:
+    encoded = [row if isinstance(row, BadRow) else _encode(classifier, row) for row in chunk]
+    predictions = iter(classifier.predict([pair[1] for pair in encoded if not isinstance(pair, BadRow)]))
+    return [
+        pair if isinstance(pair, BadRow) else Classified(pair[0], next(predictions), truncated=pair[1].truncated)
+        for pair in encoded
+    ]
+
+
+def _encode(classifier: TextClassifier, row: Row) -> tuple[Row, Encoding] | BadRow:
+    try:
+        return row, classifier.encode(row.text)
+    except BlankTextError as error:
+        return BadRow(row.source, row.line, str(error))

@@ -1,0 +1,82 @@
+"""The application: everything is given to one constructor, nothing registers itself on import."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from models.types import TextClassifier
+from server.access import RequestContext
+from server.body import read_body
+from server.errors import HANDLERS
+from server.rendering import render_json
+from server.schemas import classify_answer, parse_classify
+from server.service import Service, Timing
+from server.settings import Settings
+
+
+def create_app(settings: Settings, open_classifier: Callable[[], TextClassifier]) -> tuple[ASGIApp, Service]:
+    """The ASGI application and the service behind it. `open_classifier` runs in a worker thread and may take its time."""
+    service = Service(settings, open_classifier)
+    routes = Routes(service)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = Starlette(
+        routes=[
+            Route("/classify", routes.classify, methods=["POST"]),
+            Route("/health", routes.health),
+            Route("/ready", routes.ready),
+        ],
+        exception_handlers=dict(HANDLERS),
+        lifespan=lifespan,
+    )
+    return RequestContext(app, access_log=settings.access_log), service
+
+
+class Routes:
+    """The endpoints, thin: HTTP on one side, the service on the other."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def health(self, _: Request) -> Response:
+        """Alive: the event loop turns."""
+        return render_json({"status": "ok"})
+
+    async def ready(self, _: Request) -> Response:
+        """Ready for work; otherwise 503 and the reason."""
+        classifier = self._service.classifier
+        return render_json({"status": "ready", "model": classifier.identity})
+
+    async def classify(self, request: Request) -> Response:
+        """Classify one text or several."""
+        started = perf_counter()
+        settings = self._service.settings
+        try:
+            content = await read_body(request, settings.max_body_bytes)
+        except ClientDisconnect:
+            return Response(status_code=499)  # to nobody; the access log shows it
+        classifier = self._service.classifier
+        wanted = parse_classify(content, settings.max_texts_per_request)
+        request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
+        answer = await self._service.classify(wanted)
+        latency = perf_counter() - started
+        body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
+        return render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})
+
+
+def _server_timing(timing: Timing, total: float) -> str:
+    """The Server-Timing header (W3C), durations in milliseconds."""
+    parts = {"tokenize": timing.tokenize, "queue": timing.queue, "inference": timing.inference, "total": total}
+    return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in parts.items())

@@ -1,0 +1,1 @@
+"""The command line's commands, one module each. Heavy imports are inside the functions that need them."""

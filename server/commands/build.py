@@ -1,0 +1,74 @@
+"""`supportbot build`"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from models.tables import TableError
+from server.commands.console import fail, say
+from server.commands.train import NEEDS_BUILD
+
+
+class Precision(StrEnum):
+    """Of the weights and the products with them."""
+
+    INT8 = "int8"
+    FP32 = "fp32"
+
+
+def build(
+    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint folder of a text classifier.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder to make.")],
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the bundle folder's name")] = None,
+    version: Annotated[str | None, typer.Option(help="The model's version.", show_default="8 digits of its hash")] = None,
+    precision: Annotated[Precision, typer.Option(help="fp32 for x86 CPUs without VNNI.")] = Precision.INT8,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Tokens read.", show_default="the checkpoint's")] = None,
+    dev: Annotated[list[Path] | None, typer.Option(help="Labelled files to calibrate the confidences on.")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: labelled texts to measure fp32 and the bundle on. May be repeated.")
+    ] = None,
+    goldens: Annotated[
+        Path | None,
+        typer.Option(help="Texts for the start-up self-check; they are stored in the bundle.", show_default="built-in ones"),
+    ] = None,
+) -> None:
+    """Turn a checkpoint into a bundle: export to ONNX, quantize, calibrate, verify, record.
+
+    The bundle appears only when everything held. Needs the build extra.
+
+    Example:
+
+        supportbot build my-checkpoint my-bundle --dev dev.csv --test mine=test.csv
+
+        BUNDLE=my-bundle supportbot serve
+    """
+    from models.build.dataset import DatasetError, read_examples
+
+    try:
+        from models.build.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
+        from models.build.export import ExportError
+    except ImportError as error:
+        fail(f"{NEEDS_BUILD} ({error})")
+    try:
+        dev_examples = read_examples([(path, 1.0) for path in dev]) if dev else []
+        tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)])) for label, path in map(_named, test or [])]
+        texts = tuple(goldens.read_text(encoding="utf-8").splitlines()) if goldens else GOLDEN_TEXTS
+        options = BuildOptions(name or bundle.name, version, precision.value, max_length, texts)
+        manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
+    except (DatasetError, TableError, OSError, ValidationError) as error:
+        fail(str(error))
+    except (BuildError, ExportError) as error:
+        fail(str(error), 1)
+    say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with BUNDLE={bundle} supportbot serve")
+
+
+def _named(argument: str) -> tuple[str, Path]:
+    label, separator, path = argument.partition("=")
+    if not (label and separator and path):
+        fail(f"--test {argument}: must be NAME=FILE")
+    return label, Path(path)

@@ -1,0 +1,24 @@
+"""`supportbot serve`"""
+
+from __future__ import annotations
+
+import typer
+
+from server.commands.console import fail
+from server.settings import SettingsError, load_settings
+
+
+def serve() -> None:
+    """Serve a bundle over HTTP until SIGTERM or Ctrl-C.
+
+    All settings come from environment variables and an .env file in the current folder: HOST, PORT, BUNDLE, WORKERS and more;
+    the README lists them. A wrong value stops the start.
+    """
+    try:
+        settings = load_settings()
+        from server.serving import serve as run
+
+        status = run(settings)
+    except SettingsError as error:
+        fail(str(error))
+    raise typer.Exit(status)

@@ -1,0 +1,128 @@
+"""`supportbot train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from models.tables import TableError
+from server.commands.console import fail, progress_bar, say
+
+if TYPE_CHECKING:
+    from models.build.train import EpochResult
+
+NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot\\[build]"
+
+
+def train(
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="A .csv, .tsv or .jsonl file with a text and a label column. May be repeated. FILE@WEIGHT draws its rows WEIGHT"
+            " times as often."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The checkpoint folder to make.")],
+    dev: Annotated[
+        list[Path] | None, typer.Option(help="Files to choose the best epoch on.", show_default="a share of --data")
+    ] = None,
+    dev_share: Annotated[float, typer.Option(min=0.01, max=0.5, help="The share of each label held out of --data.")] = 0.1,
+    base: Annotated[Path | None, typer.Option(help="An encoder's checkpoint folder.", show_default="MiniLM-L6")] = None,
+    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
+    label_column: Annotated[str, typer.Option(help="The column or key of the label.")] = "label",
+    epochs: Annotated[int, typer.Option(min=1, help="The most epochs to train.")] = 5,
+    patience: Annotated[int, typer.Option(min=1, help="Stop after this many epochs without a better one.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a training batch.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The peak, after warm-up.")] = 5e-5,
+    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share of certainty taken from the true label.")] = 0.1,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens of a text that the model reads.")] = 256,
+    seed: Annotated[int, typer.Option(help="Decides the split, the order and the new weights.")] = 17,
+    threads: Annotated[int, typer.Option(min=0, help="Compute threads; 0 leaves it to torch.")] = 0,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster on CPUs with AVX-512 BF16 or AMX.")] = False,
+) -> None:
+    """Fine-tune a classifier on your own labelled texts, with any number of labels.
+
+    Seeded: the same data and options give the same model. It can be interrupted at any time: run the same command again, and it
+    continues after the last finished epoch. Needs the build extra.
+
+    Example:
+
+        supportbot train --data tickets.csv --out my-checkpoint
+    """
+    from models.build.dataset import DatasetError, read_examples, split
+
+    try:
+        examples = read_examples([_weighted(name) for name in data], text_column=text_column, label_column=label_column)
+        if dev:
+            kept = examples
+            held = read_examples([(path, 1.0) for path in dev], text_column=text_column, label_column=label_column)
+        else:
+            kept, held = split(examples, dev_share, seed)
+    except (DatasetError, TableError) as error:
+        fail(str(error))
+    try:
+        import torch
+
+        from models.build.train import TrainingError, TrainingOptions, default_base
+        from models.build.train import train as run
+    except ImportError as error:
+        fail(f"{NEEDS_BUILD} ({error})")
+    if threads:
+        torch.set_num_threads(threads)
+    options = TrainingOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        label_smoothing=label_smoothing,
+        max_length=max_length,
+        patience=patience,
+        seed=seed,
+        bfloat16=bfloat16,
+    )
+    try:
+        with progress_bar(transient=False) as progress:
+            run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs))
+    except (TrainingError, DatasetError) as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues after the last finished epoch", 130)
+    say(f"checkpoint written to {out}; next: supportbot build {out} BUNDLE")
+
+
+class TrainingBar:
+    """Shows training on a terminal: a bar an epoch, and a line for each epoch's result."""
+
+    def __init__(self, progress: Progress, epochs: int) -> None:
+        self._progress = progress
+        self._epochs = epochs
+        self._tasks: dict[int, TaskID] = {}
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """One of the epoch's `steps` batches is done; `loss` is the epoch's mean so far."""
+        if epoch not in self._tasks:
+            self._tasks[epoch] = self._progress.add_task("", total=steps)
+        self._progress.update(self._tasks[epoch], completed=step, description=f"epoch {epoch}/{self._epochs}  loss {loss:.4f}")
+
+    def epoch(self, result: EpochResult, *, best: bool) -> None:
+        """An epoch is done and measured; `best` when it is the best so far."""
+        say(
+            f"epoch {result.epoch}: loss {result.loss:.4f}, dev accuracy {result.dev_accuracy:.4f},"
+            f" dev macro-F1 {result.dev_macro_f1:.4f}{' (best so far)' if best else ''}"
+        )
+
+
+def _weighted(name: str) -> tuple[Path, float]:
+    """`FILE` or `FILE@WEIGHT`; a file whose name really ends so is taken as it is."""
+    file, _, weight = name.rpartition("@")
+    if not file or Path(name).exists():
+        return Path(name), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return Path(name), 1.0
+    if not 0 < value <= 1000:
+        fail(f"{name}: the weight must be over 0 and at most 1000")
+    return Path(file), value

@@ -1,0 +1,51 @@
+"""Whether the server takes work, and if not, why. The one place that knows where in its life the process is."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Phase(Enum):
+    """Where in its life the server is; only READY takes work."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+class NotReady(Exception):
+    """Raised when work arrives in any phase but READY; the message is the reason that `GET /ready` shows."""
+
+    def __init__(self, phase: Phase, reason: str) -> None:
+        super().__init__(reason)
+        self.phase = phase
+
+
+class Readiness:
+    """The current phase and its reason. STARTING leads to READY or FAILED; DRAINING is reached from anywhere and is final."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTING
+        self.reason = "the model is being loaded and verified"
+
+    def set_ready(self) -> None:
+        """The model is verified and warm."""
+        self._move(Phase.READY, "ready")
+
+    def set_failed(self, reason: str) -> None:
+        """The model cannot be used; `reason` is shown to operators."""
+        self._move(Phase.FAILED, reason)
+
+    def set_draining(self) -> None:
+        """The process was told to stop."""
+        self._move(Phase.DRAINING, "the server is shutting down")
+
+    def check(self) -> None:
+        """Raise `NotReady` unless the phase is READY."""
+        if self.phase is not Phase.READY:
+            raise NotReady(self.phase, self.reason)
+
+    def _move(self, phase: Phase, reason: str) -> None:
+        if self.phase is not Phase.DRAINING:
+            self.phase, self.reason = phase, reason

@@ -1,0 +1,94 @@
+"""The body of `POST /classify`: parsing, limits, and the shape of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import orjson
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+
+from models.types import Prediction
+from server.errors import RequestError
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = ""
+    texts: Annotated[list[str], FailFast()] = []
+    scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """A valid request: 1 or more non-blank texts; `single` if it used `text` and wants its answer in the singular."""
+
+    texts: list[str]
+    single: bool
+    scores: bool
+
+
+def parse_classify(content: bytes, max_texts: int) -> ClassifyRequest:
+    """Parse a request body. Raises `RequestError` with the status and code that fit."""
+    try:
+        raw: object = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(400, "malformed_json", f"the body is not JSON: {error.msg} (character {error.pos})") from error
+    try:
+        body = _Body.model_validate(raw)
+    except ValidationError as error:
+        _refuse(error)
+    given = body.model_fields_set & {"text", "texts"}
+    if len(given) != 1:
+        raise RequestError(422, "invalid_field", 'the body must have either "text" or "texts"')
+    single = "text" in given
+    texts = [body.text] if single else body.texts
+    if not texts:
+        raise RequestError(400, "empty_texts", "texts is empty; send at least one text")
+    if len(texts) > max_texts:
+        raise RequestError(400, "too_many_texts", f"{len(texts)} texts; at most {max_texts} are allowed in one request")
+    for index, text in enumerate(texts):
+        if not text.strip():
+            raise blank_text(index, single=single)
+    return ClassifyRequest(texts, single, body.scores)
+
+
+def blank_text(index: int, *, single: bool) -> RequestError:
+    """The error for a text with nothing to classify in it."""
+    return RequestError(422, "blank_text", f"{'text' if single else f'texts[{index}]'}: is blank")
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    detail = error.errors(include_input=False, include_url=False)[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    message = "is not a known field" if detail["type"] == "extra_forbidden" else detail["msg"]
+    raise RequestError(422, "invalid_field", f"{place or 'the body'}: {message}") from error
+
+
+def classify_answer(
+    request: ClassifyRequest,
+    predictions: Sequence[Prediction],
+    truncated: Sequence[bool],
+    labels: Sequence[str],
+    identity: str,
+    latency: float,
+) -> Mapping[str, Any]:
+    """The answer's body; `latency` in seconds. Probabilities are rounded to 6 decimals, far below what INT8 can tell apart."""
+    confidences = [round(prediction.confidence, 6) for prediction in predictions]
+    answer: dict[str, Any] = (
+        {"prediction": predictions[0].label, "confidence": confidences[0]}
+        if request.single
+        else {"predictions": [prediction.label for prediction in predictions], "confidences": confidences}
+    )
+    if request.scores:
+        scores = [
+            {label: round(score, 6) for label, score in zip(labels, prediction.scores, strict=True)} for prediction in predictions
+        ]
+        answer["scores"] = scores[0] if request.single else scores
+    if any(truncated):
+        answer["truncated"] = True if request.single else list(truncated)
+    answer["latency_ms"] = round(latency * 1000, 3)
+    answer["model"] = identity
+    return answer

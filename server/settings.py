@@ -1,0 +1,76 @@
+"""All settings, from the environment and an `.env` file, validated at start-up.
+
+A field's name in capitals is its environment variable. The README lists them; a test checks that the list is complete.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batching import BatchPolicy
+from models.bundle import embedded_bundle
+
+Milliseconds = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
+
+
+class SettingsError(Exception):
+    """Raised when a setting is out of its bounds; the message names each variable, its value and what is wrong."""
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. Durations are in milliseconds here, and in seconds everywhere else."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    bundle: Annotated[Path, Field(description="folder of the model bundle; by default the embedded one")] = embedded_bundle()
+    workers: Annotated[int, Field(ge=0, le=256, description="passes at the same time; 0 is one for each usable core")] = 0
+    batch_window_ms: Annotated[Milliseconds, Field(description="how long a text may wait for company, see BATCH_IDLE_FLUSH")] = 40
+    batch_max_texts: Annotated[int, Field(ge=1, le=1024, description="texts in a batch")] = 32
+    batch_max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="tokens in a batch, unless one text has more")] = 1024
+    batch_idle_flush: Annotated[bool, Field(description="a text that finds a free worker leaves at once")] = True
+    queue_max_texts: Annotated[int, Field(ge=1, le=1_000_000, description="texts waiting; beyond it requests get 429")] = 1024
+    max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32
+    max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="request body size; beyond it requests get 413")] = 1 << 20
+    drain_timeout_ms: Annotated[Milliseconds, Field(description="on SIGTERM, how long to finish accepted requests")] = 10_000
+    drain_linger_ms: Annotated[
+        Milliseconds, Field(description="on SIGTERM, how long at least to go on answering (503) before the port closes")
+    ] = 250
+    keep_alive_ms: Annotated[Milliseconds, Field(description="how long an idle connection is kept open")] = 75_000
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe level to log")] = "info"
+    log_format: Annotated[Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else json")] = "auto"
+    access_log: Annotated[bool, Field(description="one log line a request, never its text")] = True
+
+    def batch_policy(self, cores: int) -> BatchPolicy:
+        """The batcher's limits, given the number of cores this process may use. Raises `SettingsError`."""
+        if self.max_texts_per_request > self.queue_max_texts:
+            raise SettingsError(
+                f"MAX_TEXTS_PER_REQUEST ({self.max_texts_per_request}) is over QUEUE_MAX_TEXTS ({self.queue_max_texts}):"
+                " such a request could never be accepted"
+            )
+        return BatchPolicy(
+            max_items=self.batch_max_texts,
+            max_cost=self.batch_max_tokens,
+            window=self.batch_window_ms / 1000,
+            idle_flush=self.batch_idle_flush,
+            max_queued=self.queue_max_texts,
+            workers=self.workers or cores,
+        )
+
+
+def load_settings() -> Settings:
+    """Read and validate the settings. Raises `SettingsError` naming every variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, detail['loc'])).upper()}={detail['input']!s}: {detail['msg']}" for detail in error.errors()]
+        raise SettingsError("\n".join(faults)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f".env: {error}") from error
