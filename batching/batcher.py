@@ -83,6 +83,10 @@ def _one(_: object) -> int:
     return 1
 
 
+def _never_opened() -> float:
+    raise BatcherClosed
+
+
 class Batcher(Generic[T, R]):
     """Collects single items from many callers, passes them in batches to `process`, and hands each caller its own result.
 
@@ -93,7 +97,8 @@ class Batcher(Generic[T, R]):
         async with Batcher(process) as batcher:
             outcome = await batcher.submit(item)
 
-    Time is the running event loop's `time()`, so a loop with a virtual clock tests it exactly.
+    `clock` returns seconds; the default is the running event loop's `time()`, so a loop with virtual time tests it exactly. Under
+    uvloop, whose `time()` counts whole milliseconds, `time.perf_counter` measures waits and passes better.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Batcher(Generic[T, R]):
         *,
         cost: Callable[[T], int] = _one,
         drain_timeout: float = 10.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.policy = policy or BatchPolicy()
         self._process = process
@@ -110,6 +116,7 @@ class Batcher(Generic[T, R]):
         self._drain_timeout = drain_timeout
         # All mutable state. Everything below is touched on the event loop's thread only.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._clock: Callable[[], float] = clock or _never_opened
         self._queue: BatchQueue[_Entry[T, R]] = BatchQueue(self.policy)
         self._passes: dict[asyncio.Task[None], Batch[_Entry[T, R]]] = {}
         self._reserved = 0
@@ -132,6 +139,8 @@ class Batcher(Generic[T, R]):
         if self._loop is not None:
             raise RuntimeError("a Batcher is opened once")
         self._loop = asyncio.get_running_loop()
+        if self._clock is _never_opened:
+            self._clock = self._loop.time
         return self
 
     async def __aexit__(
@@ -244,7 +253,7 @@ class Batcher(Generic[T, R]):
         """Turn one reserved place into a queued entry."""
         if self._is_closed or self._loop is None:
             raise BatcherClosed
-        entry = _Entry[T, R](item, self._cost(item), self._loop.time(), self._loop.create_future())
+        entry = _Entry[T, R](item, self._cost(item), self._clock(), self._loop.create_future())
         self._reserved -= 1
         self._counts.accepted += 1
         self._queue.push(entry)
@@ -275,12 +284,12 @@ class Batcher(Generic[T, R]):
         self._cancel_timer()
         if self._is_closed or self._loop is None:
             return
-        now = self._loop.time()
+        now = self._clock()
         while len(self._passes) < self.policy.workers:
             batch = self._queue.take(now)
             if batch is None:
                 if (deadline := self._queue.deadline()) is not None:
-                    self._timer = self._loop.call_at(deadline, self._dispatch)
+                    self._timer = self._loop.call_later(max(0.0, deadline - now), self._dispatch)
                 return
             task = self._loop.create_task(self._run_pass(batch, now), name="batching.pass")
             self._passes[task] = batch
@@ -288,7 +297,6 @@ class Batcher(Generic[T, R]):
 
     async def _run_pass(self, batch: Batch[_Entry[T, R]], started: float) -> None:
         entries = batch.entries
-        assert self._loop is not None
         self._counts.flushes[batch.reason] += 1
         self._counts.wait_time += sum(started - entry.queued_at for entry in entries)
         try:
@@ -301,7 +309,7 @@ class Batcher(Generic[T, R]):
             if not isinstance(error, Exception):
                 raise
             return
-        ended = self._loop.time()
+        ended = self._clock()
         self._measure(len(entries), ended - started)
         if len(results) != len(entries):
             self._fail(entries, lambda: WrongResultCount(len(entries), len(results)))

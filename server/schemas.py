@@ -12,6 +12,15 @@ from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 from models.types import Prediction
 from server.errors import RequestError
 
+# pydantic's own words, where they speak of Python rather than of JSON.
+_MESSAGES = {
+    "extra_forbidden": "is not a known field",
+    "model_type": "must be a JSON object",
+    "list_type": "must be a list of strings",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+}
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +72,7 @@ def blank_text(index: int, *, single: bool) -> RequestError:
 def _refuse(error: ValidationError) -> NoReturn:
     detail = error.errors(include_input=False, include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    message = "is not a known field" if detail["type"] == "extra_forbidden" else detail["msg"]
+    message = _MESSAGES.get(detail["type"], detail["msg"])
     raise RequestError(422, "invalid_field", f"{place or 'the body'}: {message}") from error
 
 

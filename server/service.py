@@ -140,7 +140,8 @@ class Service:
                 log.exception("pass failed", texts=len(batch), tokens=sum(map(len, batch)))
                 raise
 
-        batcher = Batcher(predict, self._policy, cost=len, drain_timeout=self.settings.drain_timeout_ms / 1000)
+        bound = self.settings.drain_timeout_ms / 1000
+        batcher = Batcher(predict, self._policy, cost=len, drain_timeout=bound, clock=perf_counter)
         self._batcher = await stack.enter_async_context(batcher)
         self.readiness.set_ready()
         log.info("ready", model=classifier.identity, workers=self._policy.workers, seconds=round(perf_counter() - started, 3))

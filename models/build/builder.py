@@ -40,9 +40,9 @@ GOLDEN_TEXTS = (
     "The invoice page shows a white screen in Firefox 131, the console says TypeError: total is undefined. " * 16,
 )
 # Logits move a little between CPUs: other vector widths round floats otherwise, and a rounding at the edge of a quantization step
-# moves an activation by a whole step. The fp32 bound is far above float noise; the INT8 one is what batch-mates can change on the
-# same machine, and far below what saturating products do.
-GOLDEN_TOLERANCE = {"fp32": 0.001, "int8": 0.3}
+# moves an activation by a whole step. With the runtime's operator fusions on and off, the logits of 178 texts differed by 0.024 at
+# most (INT8, MiniLM-L6); the bound is some 4 times that, and far below what saturating products do.
+GOLDEN_TOLERANCE = {"fp32": 0.001, "int8": 0.1}
 
 Precision = Literal["int8", "fp32"]
 

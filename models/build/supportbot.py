@@ -1,7 +1,7 @@
 """The recipe of the embedded bundle: `make model DATA=folder`, where the folder holds the public sources' splits.
 
-The tickets written for this project are beside this file. `tickets/train.jsonl` is trained on, `tickets/dev.jsonl` chooses the epoch
-and the temperature, and `tickets/test.jsonl`, written apart from the others, is measured on and nothing else.
+The tickets written for this project are beside this file. `tickets/train.jsonl` is trained on, `tickets/dev.jsonl` chooses the
+epoch and the temperature, and `tickets/test.jsonl`, written apart from the others, is measured on and nothing else.
 """
 
 from __future__ import annotations
