@@ -33,7 +33,6 @@ class TicketUser(FastHttpUser):
                 response.failure("no prediction with a confidence")
 
 
-@events.quitting.add_listener
 def report(environment: Environment, **_: object) -> None:
     """Print the outcome in one line; any failed request, or none at all, fails the run."""
     total = environment.stats.total
@@ -43,3 +42,6 @@ def report(environment: Environment, **_: object) -> None:
         f" p50 {p50} ms, p95 {p95} ms, p99 {p99} ms"
     )
     environment.process_exit_code = 1 if total.num_failures or not total.num_requests else 0
+
+
+events.quitting.add_listener(report)  # type: ignore[no-untyped-call]

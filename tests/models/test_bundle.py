@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, embedded_bundle
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_the_embedded_bundle_is_whole_and_small() -> None:
+    bundle = Bundle.open(embedded_bundle())
+    assert bundle.manifest.labels == ["billing", "general", "technical"]
+    assert bundle.manifest.max_length == 256
+    assert sum(file.stat().st_size for file in embedded_bundle().iterdir()) <= 25_000_000
+
+
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+def test_a_changed_byte_is_noticed(bundle_copy: Path, name: str) -> None:
+    content = bytearray((bundle_copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name}: its SHA-256 is not the manifest's"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x", lambda _: b""])
+def test_a_truncated_or_longer_file_is_noticed(bundle_copy: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (bundle_copy / name).write_bytes(change((bundle_copy / name).read_bytes()))
+    with pytest.raises(BundleError, match=name):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, MODEL, TOKENIZER])
+def test_a_missing_file_is_named(bundle_copy: Path, name: str) -> None:
+    (bundle_copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: No such file"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere: no such folder"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m.update(format_version=2), "reads bundles of format 1 only"),
+        (lambda m: m.update(labels=["one", "one", "two"]), "a label occurs twice"),
+        (lambda m: m.update(labels=["one"]), "labels"),
+        (lambda m: m.update(temperature=0), "temperature"),
+        (lambda m: m.update(max_length="256"), "max_length"),
+        (lambda m: m.update(surprise=1), "surprise"),
+        (lambda m: m.pop("goldens"), "goldens"),
+        (lambda m: m["goldens"][0].update(logits=[1.0]), r"goldens\.0\.logits: 1 values for 3 labels"),
+        (lambda m: m["files"].pop(TOKENIZER), "must list"),
+        (lambda m: m["files"].update({"../../etc/passwd": m["files"][MODEL]}), "must list"),
+        (lambda m: m["files"][MODEL].update(bytes=1 << 40), "bytes"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_the_place(
+    bundle_copy: Path, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    edit(bundle_copy, change)
+    with pytest.raises(BundleError, match=reason):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_a_manifest_that_is_no_json_object_is_refused(bundle_copy: Path, content: bytes) -> None:
+    (bundle_copy / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(bundle_copy)

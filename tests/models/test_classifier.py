@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, BundleError, FileRecord, embedded_bundle
+from models.classifier import Classifier, SelfCheckFailed, softmax
+
+ARTICLE = {
+    "My payment failed twice": "billing",
+    "Where's my invoice?": "billing",
+    "App keeps crashing on iOS": "technical",
+    "Can't log in": "technical",
+    "Question about my plan": "general",
+    "payment failed": "billing",
+    "app crashed": "technical",
+}
+MIXED = [*ARTICLE, "hi", "The invoice page shows a white screen. " * 20, "refund please " * 12, "why " * 300]
+
+
+def test_the_article_s_checks_hold(classifier: Classifier) -> None:
+    predictions = classifier.predict([classifier.encode(text) for text in ARTICLE])
+    assert {text: prediction.label for text, prediction in zip(ARTICLE, predictions, strict=True)} == ARTICLE
+
+
+def test_scores_are_probabilities_in_label_order(classifier: Classifier) -> None:
+    (prediction,) = classifier.predict([classifier.encode("payment failed")])
+    assert sum(prediction.scores) == pytest.approx(1.0)
+    assert prediction.confidence == max(prediction.scores)
+    assert classifier.labels[prediction.scores.index(prediction.confidence)] == prediction.label
+
+
+def test_results_keep_the_order_of_a_mixed_batch(classifier: Classifier) -> None:
+    encodings = [classifier.encode(text) for text in MIXED]
+    together = classifier.logits(encodings)
+    alone = np.concatenate([classifier.logits([encoding]) for encoding in encodings])
+    # Activations are scaled over the whole pass, so batch-mates move logits a little; swapped rows would differ by whole units.
+    assert np.abs(together - alone).max() < 1.0
+    assert np.abs(together - alone[::-1]).max() > 2.0
+
+
+def test_no_texts_give_no_predictions(classifier: Classifier) -> None:
+    assert classifier.predict([]) == []
+
+
+def test_threads_share_the_session_and_get_their_own_answers(classifier: Classifier) -> None:
+    encodings = [classifier.encode(text) for text in MIXED]
+    expected = [classifier.logits([encoding]) for encoding in encodings]
+    start = threading.Barrier(4)
+
+    def work(offset: int) -> bool:
+        start.wait()
+        rounds = [(offset + step) % len(encodings) for step in range(40)]
+        return all(np.array_equal(classifier.logits([encodings[index]]), expected[index]) for index in rounds)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_the_self_check_holds_here(classifier: Classifier) -> None:
+    classifier.self_check()
+
+
+@pytest.mark.parametrize("wrong", [0.5, float("nan")])
+def test_a_model_that_computes_otherwise_fails_the_self_check(wrong: float) -> None:
+    bundle = Bundle.open(embedded_bundle())
+    golden = bundle.manifest.goldens[0]
+    changed = golden.model_copy(update={"logits": [value + wrong for value in golden.logits]})
+    goldens = [*bundle.manifest.goldens[1:], changed]
+    bundle.manifest = bundle.manifest.model_copy(update={"goldens": goldens})
+    with pytest.raises(SelfCheckFailed, match="computes wrong logits on this machine"):
+        Classifier(bundle).self_check()
+
+
+def test_bytes_that_are_no_onnx_graph_are_refused() -> None:
+    bundle = Bundle.open(embedded_bundle())
+    bundle.model = b"not a graph"
+    with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+        Classifier(bundle)
+
+
+def test_a_graph_with_another_number_of_labels_is_refused() -> None:
+    bundle = Bundle.open(embedded_bundle())
+    bundle.manifest = bundle.manifest.model_copy(update={"labels": ["a", "b"]})
+    with pytest.raises(BundleError, match="outputs"):
+        Classifier(bundle)
+
+
+def test_softmax_is_shift_invariant_and_does_not_overflow() -> None:
+    logits = np.array([[1.0, 2.0, 3.0]])
+    assert softmax(logits) == pytest.approx(softmax(logits + 1e6))
+    assert softmax(np.array([[1e30, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_file_records_are_strict() -> None:
+    with pytest.raises(ValueError, match="sha256"):
+        FileRecord(sha256="ABC", bytes=1)

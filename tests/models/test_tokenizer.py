@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.bundle import TOKENIZER, embedded_bundle
+from models.tokenizer import Tokenizer, TokenizerError
+from models.types import BlankTextError
+
+CONTENT = (embedded_bundle() / TOKENIZER).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(CONTENT, 16)
+
+
+def test_a_short_text_is_not_padded(tokenizer: Tokenizer) -> None:
+    encoding = tokenizer.encode("app crashed")
+    assert 4 <= len(encoding) <= 6
+    assert not encoding.truncated
+
+
+def test_a_long_text_is_cut_at_the_limit_and_says_so(tokenizer: Tokenizer) -> None:
+    encoding = tokenizer.encode("word " * 15)
+    assert len(encoding) == 16
+    assert encoding.truncated
+    assert not tokenizer.encode("word " * 14).truncated
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u200b", "\x00\x01"])
+def test_a_text_without_tokens_is_blank(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(BlankTextError):
+        tokenizer.encode(text)
+
+
+def test_a_text_that_begins_with_a_megabyte_of_white_space_is_still_read(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode(" " * 1_000_000 + "app crashed") == tokenizer.encode("app crashed")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=40), st.integers(1, 40))
+def test_looking_at_the_beginning_only_gives_the_same_tokens_as_the_whole_text(words: list[str], times: int) -> None:
+    from tokenizers import Tokenizer as Whole
+
+    whole = Whole.from_buffer(CONTENT)
+    whole.no_padding()
+    whole.enable_truncation(16)
+    text = " ".join(words * times) + " end"
+    assert Tokenizer(CONTENT, 16).encode(text).ids == tuple(whole.encode(text).ids)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused() -> None:
+    with pytest.raises(TokenizerError, match=r"not a tokenizer\.json"):
+        Tokenizer(b"{}", 16)
