@@ -47,7 +47,7 @@ lint: setup-dev ## format, lint, types, architecture
 	$(BIN)/lint-imports
 
 test: lint ## lint and all quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not build"
 
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
 	$(BIN)/python -m pytest -m build

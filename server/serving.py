@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -20,13 +21,14 @@ from server.settings import Settings
 
 # Beyond the drain's own bound, for the last answers to be written and connections to be closed.
 CLOSING_SECONDS = 5
+LAST_REQUESTS_SECONDS = 0.1
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, but shutdown begins by draining the service while the port is still open.
 
-    The order of an end: not ready -> new requests get 503 -> accepted ones are finished -> port closed -> connections closed ->
-    batcher, workers and model closed -> exit status 0. A second signal skips the waiting.
+    The order of an end: not ready -> new requests get 503 -> accepted ones are finished -> port closed -> who came last is answered
+    -> connections closed -> batcher, workers and model closed -> exit status 0. A second signal skips the waiting.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -38,6 +40,10 @@ class Server(uvicorn.Server):
         """Drain, then close."""
         if not self.force_exit:
             self.is_drained = await self._service.drain()
+            for listener in self.servers:
+                listener.close()
+            # uvicorn closes connections that look idle at once; one that was accepted just now has its request still on the way.
+            await asyncio.sleep(LAST_REQUESTS_SECONDS)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from models.classifier import INPUTS
 
@@ -40,6 +41,7 @@ def read_checkpoint(folder: Path, max_length: int | None = None) -> Checkpoint:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ExportError(f"{folder}: no {name}; a Hugging Face checkpoint with a fast tokenizer is needed")
+    transformers_logging.disable_progress_bar()
     try:
         # eager attention: plain MatMul and Softmax, which the runtime can fuse; sdpa adds masks and NaN checks to every layer.
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     get_linear_schedule_with_warmup,
 )
+from transformers.utils import logging as transformers_logging
 
 from models.build.dataset import DatasetError, Example, counts, fingerprint, label_names
 from models.build.metrics import macro_f1
@@ -115,6 +116,9 @@ def train(
     """
     if out.exists():
         raise TrainingError(f"{out} exists; choose another --out or remove it")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (base / name).is_file():
+            raise TrainingError(f"{base}: no {name}; an encoder's Hugging Face checkpoint folder is needed")
     labels = label_names(training)
     if unknown := sorted({example.label for example in dev} - set(labels)):
         raise DatasetError(f"labels held out but never trained on: {unknown}")
@@ -187,6 +191,9 @@ def _seed(seed: int) -> None:
 
 
 def _load(base: Path, labels: list[str], max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    # Its bars and its advice that the classifier is new (it is) would disturb ours.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -60,9 +60,9 @@ def classify(
         classifier.self_check()
     except (BundleError, SelfCheckFailed) as error:
         fail(str(error), 1)
-    total = len(texts) if texts else sum(map(_count_lines, file)) if file else None
     bad = 0
     try:
+        total = len(texts) if texts else sum(map(_count_lines, file)) if file else None
         results = classify_rows(classifier, _rows(texts, file, text_column), workers or usable_cores())
         with _open_output(output) as stream, progress_bar() as progress:
             write = _writer(output_format, stream, classifier.labels if scores else (), with_text=not no_text)

@@ -30,7 +30,8 @@ def test_tsv_is_split_at_tabs(tmp_path: Path) -> None:
 
 
 def test_bad_json_lines_are_named_with_line_and_reason_and_the_others_are_read(tmp_path: Path) -> None:
-    content = b'{"text": "a", "label": "x"}\n{\n[1]\n{"text": 3, "label": "x"}\n{"label": "x"}\n{"text": "b"}\n{"text": "c", "label": " "}\n'
+    content = '{"text": "a", "label": "x"}\n{\n[1]\n{"text": 3, "label": "x"}\n{"label": "x"}\n'
+    content += '{"text": "b"}\n{"text": "c", "label": " "}\n'
     read = texts(rows(tmp_path / "t.jsonl", content, "label"))
     assert read[0] == "a"
     assert read[1].startswith("2: not JSON")

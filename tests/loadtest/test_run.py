@@ -1,0 +1,34 @@
+"""The load test itself, short: a real server, real Locust."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from tests.server.conftest import clean_environment
+
+
+def loadtest(**environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.run"]
+    return subprocess.run(command, env=clean_environment() | environment, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_a_short_run_prints_percentiles_and_passes() -> None:
+    done = loadtest(USERS="4", SECONDS="2")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"(\d+) requests, 0 failed, .*p50 [\d.]+ ms, p95 [\d.]+ ms, p99 [\d.]+ ms", done.stdout)
+    assert found
+    assert int(found[1]) > 10
+
+
+def test_failing_requests_fail_the_run() -> None:
+    done = loadtest(USERS="2", SECONDS="1", MAX_BODY_BYTES="5")
+    assert done.returncode == 1
+    assert re.search(r"(\d+) requests, \1 failed", done.stdout)
+
+
+def test_a_server_that_does_not_start_fails_the_run() -> None:
+    done = loadtest(SERVER=f"{sys.executable} -c raise(SystemExit(3))")
+    assert done.returncode == 1
+    assert "did not become ready" in done.stderr

@@ -1,0 +1,206 @@
+"""Train, export, quantize, verify and serve a tiny model for real. Needs the build extra: `make test-build`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.build.dataset import Example
+from models.bundle import TOKENIZER, Bundle, embedded_bundle
+from models.classifier import Classifier
+from server.cli import app
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = [
+    pytest.mark.build,
+    # The libraries' own deprecations, on their way through each other.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+WORDS = {"billing": "refund", "general": "hello", "sales": "demo", "technical": "crash"}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 30522,
+    "initializer_range": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random encoder with the embedded bundle's tokenizer."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(3)
+    transformers.BertModel(transformers.BertConfig(**TINY)).save_pretrained(folder)
+    shutil.copy(embedded_bundle() / TOKENIZER, folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizerFast", "pad_token": "[PAD]"}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four labels, each told by one word."""
+    file = tmp_path_factory.mktemp("data") / "data.csv"
+    rows = [f"please {word} number {number},{label}" for number in range(60) for label, word in WORDS.items()]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return file
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train(base: Path, data: Path, out: Path, *more: str) -> Result:
+    options = (
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "0.002",
+        "--epochs",
+        "4",
+        "--patience",
+        "4",
+        "--max-length",
+        "32",
+        "--threads",
+        "1",
+    )
+    return run("train", "--data", data, "--base", base, "--out", out, *options, *more)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    result = train(base, data, out)
+    assert result.exit_code == 0, result.stderr
+    assert "dev accuracy 1.0000" in result.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    result = run("build", checkpoint, out, "--dev", data, "--test", f"mine={data}")
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def test_a_checkpoint_is_complete_and_tells_how_it_was_made(checkpoint: Path) -> None:
+    summary = json.loads((checkpoint / "training.json").read_text())
+    assert summary["labels"] == sorted(WORDS)
+    assert summary["best_epoch"] in range(1, 5)
+    assert not checkpoint.with_name("tiny.partial").exists()
+    assert {file.suffix for file in checkpoint.iterdir()} == {".json", ".safetensors"}
+
+
+def test_training_is_seeded_and_continues_an_interrupted_run_to_the_same_weights(
+    base: Path, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.build import train as module
+
+    out = tmp_path / "tiny"
+    whole_epoch = module._Trainer.run_epoch
+
+    def interrupted(self: module._Trainer, epoch: int, progress: module.Progress) -> module.EpochResult:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return whole_epoch(self, epoch, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module._Trainer, "run_epoch", interrupted)
+        first = train(base, data, out)
+    assert first.exit_code == 130
+    assert "continues after the last finished epoch" in first.stderr
+    assert not out.exists()
+    changed = train(base, data, out, "--seed", "99")
+    assert changed.exit_code == 1
+    assert "unfinished run with other data or options" in changed.stderr
+    assert train(base, data, out).exit_code == 0
+    assert (out / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_an_existing_checkpoint_is_not_overwritten(base: Path, data: Path, checkpoint: Path) -> None:
+    result = train(base, data, checkpoint)
+    assert result.exit_code == 1
+    assert "exists" in result.stderr
+
+
+def test_a_folder_without_an_encoder_is_refused(data: Path, tmp_path: Path) -> None:
+    result = run("train", "--data", data, "--base", tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no config.json" in result.stderr
+
+
+def test_a_bundle_classifies_any_number_of_labels_and_records_its_figures(bundle: Path) -> None:
+    classifier = Classifier.open(bundle)
+    classifier.self_check()
+    texts = [f"please {word} it" for word in WORDS.values()]
+    predictions = classifier.predict([classifier.encode(text) for text in texts])
+    assert [prediction.label for prediction in predictions] == list(WORDS)
+    measured: Any = classifier.manifest.verification["sets"]
+    assert measured["mine"]["bundle"]["accuracy"] == 1.0
+    assert measured["mine"]["fp32"]["accuracy"] == 1.0
+    assert "| mine |" in (bundle / "MODEL_CARD.md").read_text()
+    assert classifier.manifest.max_length == 32
+
+
+def test_weights_are_signed_and_scaled_per_channel(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(Bundle.open(bundle).model).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) >= 12
+    for node in products:
+        assert weights[node.input[1]].data_type == onnx.TensorProto.INT8
+        assert len(weights[node.input[3]].dims) == 1
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(family: str, base: Path, tmp_path: Path) -> None:
+    from models.build.builder import BuildOptions, build_bundle
+
+    torch.manual_seed(5)
+    labels = {"num_labels": 3, "id2label": {0: "x", 1: "y", 2: "z"}}
+    if family == "bert":
+        model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, **labels))
+    else:
+        config = transformers.DistilBertConfig(vocab_size=30522, dim=32, n_layers=2, n_heads=2, hidden_dim=64, **labels)
+        model = transformers.DistilBertForSequenceClassification(config)
+    folder = tmp_path / "checkpoint"
+    model.eval().save_pretrained(folder)
+    for name in (TOKENIZER, "tokenizer_config.json"):
+        shutil.copy(base / name, folder)
+    build_bundle(folder, tmp_path / "bundle", BuildOptions("tiny", precision="fp32", max_length=64), [], [])
+    classifier = Classifier.open(tmp_path / "bundle")
+    encodings = [classifier.encode(text) for text in ("hi", "a somewhat longer text, with more tokens", "word " * 100)]
+    with torch.inference_mode():
+        expected = [model(input_ids=torch.tensor([encoding.ids])).logits.numpy()[0] for encoding in encodings]
+    assert np.abs(classifier.logits(encodings) - np.stack(expected)).max() < 1e-4
+
+
+def test_a_bundle_that_misses_an_expected_label_is_not_left_behind(checkpoint: Path, tmp_path: Path) -> None:
+    from models.build.builder import BuildError, BuildOptions, build_bundle
+
+    options = BuildOptions("tiny", expected={"please crash it": "billing"})
+    with pytest.raises(BuildError, match="must be billing, but the bundle says technical"):
+        build_bundle(checkpoint, tmp_path / "out", options, [Example("a", "billing")], [])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BuildError, match="exists"):
+        build_bundle(checkpoint, tmp_path, replace(options, expected={}), [], [])
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    result = run("build", tmp_path, tmp_path / "bundle")
+    assert result.exit_code == 1
+    assert "config.json" in result.stderr

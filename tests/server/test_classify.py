@@ -1,0 +1,194 @@
+"""`POST /classify`: every kind of request, every kind of answer; a fake model, the real application."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+
+import httpx2
+import pytest
+
+from server.settings import Settings
+from tests.server.conftest import Application, Gate, running, until
+
+SettingsMaker = Callable[..., Settings]
+
+
+@pytest.fixture
+async def app(settings: SettingsMaker) -> AsyncIterator[Application]:
+    async with running(settings(max_body_bytes=2000)) as application:
+        yield application
+
+
+def error_of(response: httpx2.Response) -> tuple[int, str, str]:
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "request_id"}
+    assert error["request_id"] == response.headers["x-request-id"]
+    return response.status_code, error["code"], error["message"]
+
+
+async def test_texts_are_answered_in_the_plural(app: Application) -> None:
+    response = await app.client.post("/classify", json={"texts": ["payment failed", "app crashed", "hello"]})
+    assert response.status_code == 200
+    body = response.json()
+    assert body.pop("latency_ms") > 0
+    assert body == {"predictions": ["billing", "technical", "general"], "confidences": [0.8, 0.8, 0.8], "model": "fake@1"}
+
+
+async def test_a_text_is_answered_in_the_singular(app: Application) -> None:
+    body = (await app.client.post("/classify", json={"text": "payment failed"})).json()
+    assert body.pop("latency_ms") > 0
+    assert body == {"prediction": "billing", "confidence": 0.8, "model": "fake@1"}
+
+
+async def test_scores_name_every_label(app: Application) -> None:
+    single = (await app.client.post("/classify", json={"text": "payment failed", "scores": True})).json()
+    assert single["scores"] == {"billing": 0.8, "general": 0.1, "technical": 0.1}
+    several = (await app.client.post("/classify", json={"texts": ["hello"], "scores": True})).json()
+    assert several["scores"] == [{"billing": 0.1, "general": 0.8, "technical": 0.1}]
+
+
+async def test_truncation_is_said_where_it_happened(app: Application) -> None:
+    long = "a " * 257
+    assert (await app.client.post("/classify", json={"text": long})).json()["truncated"] is True
+    several = (await app.client.post("/classify", json={"texts": ["hello", long]})).json()
+    assert several["truncated"] == [False, True]
+    assert "truncated" not in (await app.client.post("/classify", json={"texts": ["hello"]})).json()
+
+
+async def test_server_timing_names_all_stations_in_milliseconds(app: Application) -> None:
+    response = await app.client.post("/classify", json={"text": "hello"})
+    timings = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
+    assert list(timings) == ["tokenize", "queue", "inference", "total"]
+    parts = sum(float(timings[name]) for name in ("tokenize", "queue", "inference"))
+    assert 0 < parts <= float(timings["total"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        (b"", 400, "malformed_json", "the body is not JSON"),
+        (b"{", 400, "malformed_json", "the body is not JSON"),
+        (b'{"text": "\xff"}', 400, "malformed_json", "the body is not JSON"),
+        (b'{"text": "\\ud800"}', 400, "malformed_json", "the body is not JSON"),
+        (b"[" * 1500, 400, "malformed_json", "the body is not JSON"),
+        (b'{"texts": []}', 400, "empty_texts", "texts is empty"),
+        (b'{"texts": [' + b",".join([b'"a"'] * 33) + b"]}", 400, "too_many_texts", "33 texts; at most 32"),
+        (b"[]", 422, "invalid_field", "the body: must be a JSON object"),
+        (b'"text"', 422, "invalid_field", "the body: must be a JSON object"),
+        (b"{}", 422, "invalid_field", 'the body must have either "text" or "texts"'),
+        (b'{"text": "a", "texts": ["b"]}', 422, "invalid_field", 'the body must have either "text" or "texts"'),
+        (b'{"text": null}', 422, "invalid_field", "text: must be a string"),
+        (b'{"text": 1}', 422, "invalid_field", "text: must be a string"),
+        (b'{"texts": "a"}', 422, "invalid_field", "texts: must be a list of strings"),
+        (b'{"texts": ["a", 1]}', 422, "invalid_field", "texts[1]: must be a string"),
+        (b'{"texts": ["a", null]}', 422, "invalid_field", "texts[1]: must be a string"),
+        (b'{"text": "a", "scores": "yes"}', 422, "invalid_field", "scores: must be true or false"),
+        (b'{"text": "a", "socres": true}', 422, "invalid_field", "socres: is not a known field"),
+        (b'{"text": " \\n"}', 422, "blank_text", "text: is blank"),
+        (b'{"texts": ["a", ""]}', 422, "blank_text", "texts[1]: is blank"),
+        (b'{"text": "' + b"a" * 2000 + b'"}', 413, "body_too_large", "the body is over 2000 bytes"),
+    ],
+)
+async def test_bad_bodies_get_a_clear_error(app: Application, body: bytes, status: int, code: str, message: str) -> None:
+    response = await app.client.post("/classify", content=body)
+    seen = error_of(response)
+    assert seen[:2] == (status, code)
+    assert seen[2].startswith(message)
+    assert (await app.client.post("/classify", json={"text": "payment"})).json()["prediction"] == "billing"
+
+
+async def test_a_body_over_the_limit_is_noticed_without_a_declared_length(app: Application) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"a" * 100
+
+    response = await app.client.post("/classify", content=chunks())
+    assert error_of(response)[:2] == (413, "body_too_large")
+    assert response.headers["connection"] == "close"
+
+
+async def test_unknown_routes_and_wrong_methods_have_the_same_shape(app: Application) -> None:
+    assert error_of(await app.client.get("/nowhere"))[:2] == (404, "not_found")
+    response = await app.client.get("/classify")
+    assert error_of(response)[:2] == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_request_id_is_echoed_or_made(app: Application) -> None:
+    given = await app.client.get("/health", headers={"X-Request-Id": "ticket-88213/a"})
+    assert given.headers["x-request-id"] == "ticket-88213/a"
+    made = {(await app.client.get("/health")).headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+    for unacceptable in (b"", b"a b", "ä".encode(), b"x" * 129):
+        response = await app.client.get("/health", headers={b"X-Request-Id": unacceptable})
+        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+async def test_health_and_ready(app: Application) -> None:
+    assert (await app.client.get("/health")).json() == {"status": "ok"}
+    assert (await app.client.get("/ready")).json() == {"status": "ready", "model": "fake@1"}
+
+
+async def test_a_full_queue_refuses_whole_requests_with_retry_after(settings: SettingsMaker) -> None:
+    from models.fake import FakeClassifier
+
+    gate = Gate()
+    limits = settings(queue_max_texts=3, max_texts_per_request=3)
+    async with running(limits, lambda: FakeClassifier(gate)) as app:
+        running_pass = asyncio.create_task(app.client.post("/classify", json={"text": "hello"}))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        queued = asyncio.create_task(app.client.post("/classify", json={"texts": ["payment", "crash"]}))
+        await until(lambda: (seen := app.service.statistics()) is not None and seen.queued == 2)
+        refused = await app.client.post("/classify", json={"texts": ["a", "b"]})
+        assert error_of(refused)[:2] == (429, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        gate.opened.set()
+        assert (await running_pass).status_code == 200
+        assert (await queued).json()["predictions"] == ["billing", "technical"]
+        assert (await app.client.post("/classify", json={"texts": ["a", "b"]})).status_code == 200
+
+
+async def test_a_failing_model_is_a_500_without_internals_and_the_next_request_is_answered(
+    settings: SettingsMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    from models.fake import FakeClassifier
+
+    gate = Gate(failure=RuntimeError("secret internals"))
+    gate.opened.set()
+    async with running(settings(), lambda: FakeClassifier(gate)) as app:
+        response = await app.client.post("/classify", json={"text": "a customer's words"})
+        assert error_of(response)[:2] == (500, "model_failure")
+        assert "secret" not in response.text
+        gate.failure = None
+        assert (await app.client.post("/classify", json={"text": "hello"})).status_code == 200
+    assert "a customer's words" not in caplog.text
+
+
+async def test_a_thousand_concurrent_requests_each_get_their_own_answer(app: Application) -> None:
+    kinds = {"payment": "billing", "crash": "technical", "hello": "general"}
+    words = [list(kinds)[number % 3] for number in range(1000)]
+    responses = await asyncio.gather(*(app.client.post("/classify", json={"text": word}) for word in words))
+    assert [response.json()["prediction"] for response in responses] == [kinds[word] for word in words]
+
+
+async def test_a_text_that_only_the_tokenizer_finds_blank_is_named_by_its_place(settings: SettingsMaker) -> None:
+    from models.fake import FakeClassifier
+    from models.types import BlankTextError, Encoding
+
+    class Picky(FakeClassifier):
+        def encode(self, text: str) -> Encoding:
+            if text == "\u200b":
+                raise BlankTextError
+            return super().encode(text)
+
+    async with running(settings(), Picky) as app:
+        response = await app.client.post("/classify", json={"texts": ["a", "\u200b"]})
+        assert error_of(response) == (422, "blank_text", "texts[1]: is blank")
+        assert app.service.statistics() is not None
+        long = await app.client.post("/classify", json={"texts": ["a" * 3000, "\u200b"]})
+        assert error_of(long) == (422, "blank_text", "texts[1]: is blank")
+        seen = app.service.statistics()
+        assert seen is not None
+        assert seen.reserved == 0

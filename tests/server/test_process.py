@@ -1,0 +1,145 @@
+"""The real server with the real model in a process of its own, as an operator meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from models.bundle import MODEL
+from tests.server.conftest import real_server
+
+TICKETS = {
+    "My payment failed twice": "billing",
+    "Where's my invoice?": "billing",
+    "App keeps crashing on iOS": "technical",
+    "Can't log in": "technical",
+    "Question about my plan": "general",
+}
+
+
+def wait_until_ready(url: str) -> httpx2.Response:
+    deadline = time.monotonic() + 30
+    while (response := httpx2.get(f"{url}/ready")).status_code != 200:
+        assert "loaded" in response.text, response.text
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return response
+
+
+def test_a_thousand_concurrent_tickets_and_a_quiet_end(tmp_path: Path) -> None:
+    texts = [list(TICKETS)[number % len(TICKETS)] for number in range(1000)]
+
+    async def load(url: str) -> list[httpx2.Response]:
+        limits = httpx2.Limits(max_connections=200)
+        async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+            return await asyncio.gather(*(client.post("/classify", json={"text": text}) for text in texts))
+
+    with real_server(tmp_path) as server:
+        assert wait_until_ready(server.url).json()["model"].startswith("supportbot@")
+        responses = asyncio.run(load(server.url))
+        assert {response.status_code for response in responses} == {200}
+        assert [response.json()["prediction"] for response in responses] == [TICKETS[text] for text in texts]
+        assert server.stop() == 0
+    log = [json.loads(line) for line in server.log]
+    requests = [line for line in log if line["event"] == "request" and line["path"] == "/classify"]
+    assert len(requests) == 1000
+    assert all({"method", "status", "ms", "request_id", "texts"} <= set(line) for line in requests)
+    assert not any(text in line for line in server.log for text in TICKETS)
+
+
+def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
+    """64 clients send without a pause until they are told, by a 503, that the server stops; no request may end otherwise."""
+    answered = 0
+
+    async def client(url: str, number: int) -> str:
+        nonlocal answered
+        text = list(TICKETS)[number % len(TICKETS)]
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as session:
+            while (response := await session.post("/classify", json={"text": text})).status_code == 200:
+                assert response.json()["prediction"] == TICKETS[text]
+                answered += 1
+        assert response.status_code == 503
+        assert response.headers["connection"] == "close"
+        return str(response.json()["error"]["code"])
+
+    async def main(url: str) -> list[str]:
+        clients = [asyncio.create_task(client(url, number)) for number in range(64)]
+        await asyncio.sleep(1.0)
+        server.popen.terminate()
+        return await asyncio.gather(*clients)
+
+    with real_server(tmp_path, ACCESS_LOG="false") as server:
+        wait_until_ready(server.url)
+        assert asyncio.run(main(server.url)) == ["draining"] * 64
+        assert server.popen.wait(20) == 0
+    assert answered > 64
+
+
+def test_a_damaged_bundle_is_never_ready_and_says_why(bundle_copy: Path, tmp_path: Path) -> None:
+    content = bytearray((bundle_copy / MODEL).read_bytes())
+    content[1000] ^= 1
+    (bundle_copy / MODEL).write_bytes(content)
+    with real_server(tmp_path, BUNDLE=str(bundle_copy)) as server:
+        deadline = time.monotonic() + 20
+        while "loaded" in (response := httpx2.get(f"{server.url}/ready")).text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert response.status_code == 503
+        assert "its SHA-256 is not the manifest's" in response.json()["error"]["message"]
+        assert httpx2.get(f"{server.url}/health").json() == {"status": "ok"}
+        refused = httpx2.post(f"{server.url}/classify", json={"text": "hello"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert server.stop() == 0
+
+
+def test_a_bad_setting_stops_the_start_and_names_its_variable(tmp_path: Path) -> None:
+    with real_server(tmp_path, PORT="eighty") as server:
+        assert server.popen.wait(20) == 2
+    assert any("PORT=eighty" in line for line in server.log)
+
+
+def test_a_taken_port_stops_the_start(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with real_server(tmp_path, PORT=str(taken.getsockname()[1])) as server:
+            assert server.popen.wait(20) not in (0, None)
+    assert any("address already in use" in line for line in server.log)
+
+
+def test_a_large_body_is_answered_before_the_connection_ends(tmp_path: Path) -> None:
+    with real_server(tmp_path) as server:
+        wait_until_ready(server.url)
+        response = httpx2.post(f"{server.url}/classify", content=b"a" * (4 << 20))
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+        assert server.stop() == 0
+
+
+def test_serving_imports_neither_torch_nor_transformers_nor_the_build() -> None:
+    code = """
+import sys
+for name in ("torch", "transformers", "onnx", "locust", "models.build"):
+    sys.modules[name] = None  # importing it raises ImportError
+from server.settings import load_settings
+from server.serving import open_default_classifier
+import server.cli
+classifier = open_default_classifier(load_settings())
+print(classifier.predict([classifier.encode("payment failed")])[0].label)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "billing\n"
+
+
+@pytest.mark.parametrize("log_format", ["console", "auto"])
+def test_both_log_formats_start(tmp_path: Path, log_format: str) -> None:
+    with real_server(tmp_path, LOG_FORMAT=log_format) as server:
+        wait_until_ready(server.url)
+        assert server.stop() == 0

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.bundle import embedded_bundle
+from server.settings import Settings, SettingsError, load_settings
+
+pytestmark = pytest.mark.usefixtures("settings")  # a clean environment, an empty current folder
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    settings = load_settings()
+    policy = settings.batch_policy(cores=3)
+    assert (settings.host, settings.port, settings.bundle) == ("127.0.0.1", 8000, embedded_bundle())
+    assert (policy.window, policy.max_items, policy.idle_flush, policy.workers) == (0.040, 32, True, 3)
+
+
+def test_the_environment_wins_over_the_env_file_and_both_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("PORT=9001\nWORKERS=2\nSOMETHING_ELSE=1\n", encoding="utf-8")
+    monkeypatch.setenv("PORT", "9002")
+    assert (load_settings().port, load_settings().batch_policy(8).workers) == (9002, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "70000"),
+        ("WORKERS", "-1"),
+        ("BATCH_WINDOW_MS", "nan"),
+        ("BATCH_MAX_TEXTS", "0"),
+        ("BATCH_IDLE_FLUSH", "perhaps"),
+        ("LOG_LEVEL", "loud"),
+        ("MAX_BODY_BYTES", "1.5"),
+    ],
+)
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}={value}: "):
+        load_settings()
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("WORKERS", "y")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert str(error.value).startswith("PORT=x: ")
+    assert "\nWORKERS=y: " in str(error.value)
+
+
+def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 8000
+
+
+def test_limits_that_contradict_each_other_are_refused(settings: Callable[..., Settings]) -> None:
+    with pytest.raises(SettingsError, match=r"MAX_TEXTS_PER_REQUEST \(32\) is over QUEUE_MAX_TEXTS \(8\)"):
+        settings(queue_max_texts=8).batch_policy(1)

@@ -1,0 +1,68 @@
+"""The README stays true: every setting and its default, every command, every make target, every link."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from models.bundle import embedded_bundle
+from server.cli import app
+from server.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Path):
+        return "the embedded one"
+    return str(value)
+
+
+def test_every_setting_is_listed_with_its_default_and_no_other_is() -> None:
+    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \|", README, re.MULTILINE))
+    assert listed == {name.upper(): shown(field.default) for name, field in Settings.model_fields.items()}
+
+
+def test_every_setting_has_a_description() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    assert {"serve", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert commands == set(re.findall(r"\bsupportbot ([a-z]+)\b", README)) & commands
+    assert commands
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "models/supportbot/MODEL_CARD.md"])
+def test_quoted_figures_are_those_of_the_manifest(file: str) -> None:
+    from models.bundle import Bundle
+
+    text = (ROOT / file).read_text(encoding="utf-8")
+    sets = Bundle.open(embedded_bundle()).manifest.verification["sets"]
+    assert isinstance(sets, dict)
+    assert sets
+    for name, row in sets.items():
+        assert isinstance(row, dict)
+        for kind in ("fp32", "bundle"):
+            figures = row[kind]
+            assert isinstance(figures, dict)
+            line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+            for figure in ("accuracy", "macro_f1"):
+                assert f"{figures[figure]:.4f}" in line
