@@ -52,11 +52,12 @@ test: lint ## lint and all quick tests
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
 	$(BIN)/python -m pytest -m build
 
-loadtest: setup-dev ## Locust against a server that it starts and stops; USERS, SECONDS and HOST may be set
+loadtest: setup-dev ## Locust against a server that it starts and stops; USERS, DURATION and HOST may be set
 	$(BIN)/python -m loadtest.run
 
 model: setup-build ## train and build the embedded bundle again; DATA names the folder of the training sources
-	$(BIN)/python -m models.build.supportbot $(DATA)
+	$(BIN)/python -m models.build.supportbot $(DATA) dist/checkpoint dist/supportbot
+	@echo "Compare dist/supportbot/MODEL_CARD.md with models/supportbot/MODEL_CARD.md before replacing one by the other."
 
 # --universal: one file for all platforms and Python versions. torch is left out of build.txt, see setup-build.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate

@@ -1,6 +1,6 @@
 """`python -m loadtest.run`: start a server, load it with Locust, print the percentiles, stop the server; fail on any error.
 
-HOST (a URL) loads a running server instead. USERS and SECONDS set the load; SERVER is the command that starts a server.
+HOST (a URL) loads a running server instead. USERS and DURATION (seconds) set the load; SERVER is the command that starts a server.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def run_locust(url: str, users: int, seconds: int) -> int:
 
 def main() -> int:
     """Run as the environment says."""
-    users, seconds = int(os.environ.get("USERS", "32")), int(os.environ.get("SECONDS", "20"))
+    users, seconds = int(os.environ.get("USERS", "32")), int(os.environ.get("DURATION", "20"))
     if host := os.environ.get("HOST", ""):
+        if not host.startswith(("http://", "https://")):
+            sys.exit(f"HOST={host}: must be the URL of a running server, or unset to start one")
         return run_locust(host, users, seconds)
     command = shlex.split(os.environ.get("SERVER", f"{shlex.quote(sys.executable)} -m server serve"))
     with started_server(command) as url:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from models.types import Encoding, Prediction
 
 INPUTS = ("input_ids", "attention_mask")
 
+Packing = Callable[[Sequence[int]], list[list[int]]]
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -25,11 +26,15 @@ class SelfCheckFailed(Exception):
 
 
 class Classifier:
-    """A verified bundle, ready to classify. Implements `models.types.TextClassifier`; holds no mutable state of its own."""
+    """A verified bundle, ready to classify. Implements `models.types.TextClassifier`; holds no mutable state of its own.
 
-    def __init__(self, bundle: Bundle) -> None:
+    `packing` divides the indices of a batch, given the texts' lengths in tokens, into the passes that will run.
+    """
+
+    def __init__(self, bundle: Bundle, packing: Packing = near_length_groups) -> None:
         manifest = bundle.manifest
         self.manifest: Manifest = manifest
+        self._packing = packing
         self.labels = tuple(manifest.labels)
         self.identity = f"{manifest.name}@{manifest.version}"
         try:
@@ -60,7 +65,7 @@ class Classifier:
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels], before temperature."""
         logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
-        for group in near_length_groups([len(encoding) for encoding in encodings]):
+        for group in self._packing([len(encoding) for encoding in encodings]):
             logits[group] = self._pass([encodings[index] for index in group])
         return logits
 

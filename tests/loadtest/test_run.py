@@ -15,7 +15,7 @@ def loadtest(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_short_run_prints_percentiles_and_passes() -> None:
-    done = loadtest(USERS="4", SECONDS="2")
+    done = loadtest(USERS="4", DURATION="2")
     assert done.returncode == 0, done.stderr
     found = re.search(r"(\d+) requests, 0 failed, .*p50 [\d.]+ ms, p95 [\d.]+ ms, p99 [\d.]+ ms", done.stdout)
     assert found
@@ -23,7 +23,7 @@ def test_a_short_run_prints_percentiles_and_passes() -> None:
 
 
 def test_failing_requests_fail_the_run() -> None:
-    done = loadtest(USERS="2", SECONDS="1", MAX_BODY_BYTES="5")
+    done = loadtest(USERS="2", DURATION="1", MAX_BODY_BYTES="5")
     assert done.returncode == 1
     assert re.search(r"(\d+) requests, \1 failed", done.stdout)
 
@@ -32,3 +32,9 @@ def test_a_server_that_does_not_start_fails_the_run() -> None:
     done = loadtest(SERVER=f"{sys.executable} -c raise(SystemExit(3))")
     assert done.returncode == 1
     assert "did not become ready" in done.stderr
+
+
+def test_a_host_that_is_no_url_is_refused() -> None:
+    done = loadtest(HOST="localhost:8000")
+    assert done.returncode == 1
+    assert "must be the URL" in done.stderr
