@@ -63,7 +63,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., S
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread will bring about; it has no event to wait on."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.001)
 

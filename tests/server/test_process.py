@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from models.bundle import MODEL
-from tests.server.conftest import real_server
+from tests.server.conftest import real_server, until
 
 TICKETS = {
     "My payment failed twice": "billing",
@@ -72,15 +72,15 @@ def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
 
     async def main(url: str) -> list[str]:
         clients = [asyncio.create_task(client(url, number)) for number in range(64)]
-        await asyncio.sleep(1.0)
+        await until(lambda: answered > 300)
         server.popen.terminate()
         return await asyncio.gather(*clients)
 
-    with real_server(tmp_path, ACCESS_LOG="false") as server:
+    # The port stays open long enough for every client, on however busy a machine, to come back once and be told.
+    with real_server(tmp_path, ACCESS_LOG="false", DRAIN_LINGER_MS="3000") as server:
         wait_until_ready(server.url)
         assert asyncio.run(main(server.url)) == ["draining"] * 64
         assert server.popen.wait(20) == 0
-    assert answered > 64
 
 
 def test_a_damaged_bundle_is_never_ready_and_says_why(bundle_copy: Path, tmp_path: Path) -> None:
