@@ -35,6 +35,8 @@ R = TypeVar("R")
 # The weight of the newest pass in the running mean of seconds per item: recent enough to follow a change of load within some 10
 # passes, calm enough that one slow pass does not mislead.
 _NEWEST = 0.2
+# How long a closing batcher waits for passes that were cancelled to end.
+_LAST_PASSES_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +218,12 @@ class Batcher(Generic[T, R]):
             self._cancel_timer()
             while (batch := self._queue.take(0.0)) is not None:  # draining: the time does not matter
                 self._fail(batch.entries, BatcherClosed)
-            # A pass that hangs in a thread cannot be stopped; its callers are answered now and its late result is ignored.
-            for task in list(self._passes):
+            # A pass that hangs cannot always be stopped; its callers are answered now, and its late result is ignored.
+            for task, running in self._passes.items():
+                self._fail(running.entries, BatcherClosed)
                 task.cancel()
         if self._passes:
-            await asyncio.wait(self._passes)
+            await asyncio.wait(self._passes, timeout=_LAST_PASSES_SECONDS)
         return is_drained
 
     def statistics(self) -> BatcherStatistics:
@@ -301,6 +304,7 @@ class Batcher(Generic[T, R]):
         self._counts.wait_time += sum(started - entry.queued_at for entry in entries)
         try:
             results = await self._process([entry.item for entry in entries])
+            count = len(results)
         except asyncio.CancelledError:
             self._fail(entries, BatcherClosed)
             raise
@@ -311,8 +315,8 @@ class Batcher(Generic[T, R]):
             return
         ended = self._clock()
         self._measure(len(entries), ended - started)
-        if len(results) != len(entries):
-            self._fail(entries, lambda: WrongResultCount(len(entries), len(results)))
+        if count != len(entries):
+            self._fail(entries, lambda: WrongResultCount(len(entries), count))
             return
         for entry, result in zip(entries, results, strict=True):
             if not entry.answer.done():

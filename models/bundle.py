@@ -7,6 +7,7 @@ the very bytes whose SHA-256 was checked. Nothing in a bundle is code, and nothi
 from __future__ import annotations
 
 import hashlib
+import stat
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -19,6 +20,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 CARD = "MODEL_CARD.md"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 # protobuf, and so a self-contained ONNX file, ends at 2 GiB.
 MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024 - 1
@@ -40,9 +42,10 @@ class FileRecord(_Record):
 
 
 class Golden(_Record):
-    """A text and the logits, shape [labels], that this bundle gave for it, alone in its pass, where the bundle was made."""
+    """A text, the label and the logits, shape [labels], that this bundle gave for it, alone in its pass, where it was made."""
 
     text: Annotated[str, Field(min_length=1)]
+    label: str
     logits: list[float]
 
 
@@ -53,14 +56,14 @@ class Manifest(_Record):
     """
 
     format_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
+    version: Annotated[str, Field(pattern=NAME)]
     engine: Literal["padded"]
     precision: Literal["int8", "fp32"]
     labels: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     max_length: Annotated[int, Field(ge=3, le=8192)]
     pad_token_id: Annotated[int, Field(ge=0)]
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(ge=0.05, le=20)]
     files: dict[str, FileRecord]
     goldens: Annotated[list[Golden], Field(min_length=1)]
     golden_tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -76,6 +79,8 @@ class Manifest(_Record):
         for number, golden in enumerate(self.goldens):
             if len(golden.logits) != len(self.labels):
                 raise ValueError(f"goldens.{number}.logits: {len(golden.logits)} values for {len(self.labels)} labels")
+            if self.labels[golden.logits.index(max(golden.logits))] != golden.label:
+                raise ValueError(f"goldens.{number}: its highest logit is not that of its label, {golden.label!r}")
         return self
 
 
@@ -127,6 +132,8 @@ def _read_checked(path: Path, record: FileRecord) -> bytes:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path}: not a regular file")
         with path.open("rb") as stream:
             content = stream.read(limit + 1)
     except OSError as error:

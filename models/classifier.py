@@ -54,8 +54,10 @@ class Classifier:
         return self._tokenizer.encode(text)
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
-        """Classify encodings; as many predictions, in the same order."""
+        """Classify encodings; as many predictions, in the same order. Raises `ArithmeticError` if a logit is not finite."""
         scores = softmax(self.logits(encodings) / self.manifest.temperature)
+        if not np.isfinite(scores).all():
+            raise ArithmeticError(f"{self.identity} computed values that are not finite")
         best = scores.argmax(axis=1)
         return [
             Prediction(self.labels[winner], row[winner], tuple(row))
@@ -83,10 +85,11 @@ class Classifier:
             )
 
     def warm_up(self) -> None:
-        """Run passes of several shapes, so that the first customer does not pay for the first allocations."""
+        """Run passes of several shapes: the first customer shall neither pay for the first allocations nor find the first fault."""
         ids = self.encode(self.manifest.goldens[0].text).ids
         for length in (8, 32, self.manifest.max_length):
             self.logits([Encoding((ids * length)[:length], truncated=False)])
+        self._pass([Encoding(ids, truncated=False), Encoding(ids * 2, truncated=False)])  # one with padding
 
     def _golden_difference(self, golden: Golden) -> float:
         logits = self.logits([self.encode(golden.text)])[0]

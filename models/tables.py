@@ -72,7 +72,7 @@ def read_stream(
     else:
         fields = ((number, line.rstrip("\r\n"), None) for number, line in enumerate(stream, start=1))
     for line, text, label in fields:
-        reason = _fault(text, text_column) or (label_column and _fault(label, label_column))
+        reason = fault_of(text, text_column) or (label_column and fault_of(label, label_column))
         if reason:
             yield BadRow(source, line, reason)
         else:
@@ -86,7 +86,8 @@ class _Malformed(str):
     __slots__ = ()
 
 
-def _fault(value: object, column: str) -> str | None:
+def fault_of(value: object, column: str) -> str | None:
+    """What is wrong with a field's value, or None when it is a non-blank string of valid Unicode."""
     if isinstance(value, _Malformed):
         return str(value)
     if value is None:
@@ -105,6 +106,8 @@ def _fault(value: object, column: str) -> str | None:
 
 def _jsonl_fields(stream: TextIO, text_column: str, label_column: str | None) -> Iterator[tuple[int, object, object]]:
     for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue  # files are put together with blank lines between them
         try:
             record: object = orjson.loads(line.encode("utf-8", "surrogateescape"))
         except orjson.JSONDecodeError as error:

@@ -6,9 +6,10 @@ import tokenizers
 
 from models.types import BlankTextError, Encoding
 
-# A text is first cut to this many characters for each token of the limit. Text has some 4 characters a token, so what lies beyond
-# cannot reach the first `max_length` tokens, and a text of a megabyte costs no more than one of a few pages.
-CHARACTERS_PER_TOKEN = 16
+# How much of a text is looked at, in characters for each token of the limit. Text has some 4 characters a token, so the first cut
+# is enough for all but sparse ones (white space, very long words), and the second for those that have something to classify.
+# Without a bound, one text of a megabyte would keep the interpreter busy, and every other request waiting, for half a second.
+FIRST_CUT, LAST_CUT = 16, 64
 
 
 class TokenizerError(ValueError):
@@ -30,12 +31,13 @@ class Tokenizer:
         self._specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     def encode(self, text: str) -> Encoding:
-        """Token ids of the text, special tokens included. Raises `BlankTextError` when nothing but special tokens is left."""
-        window = self._max_length * CHARACTERS_PER_TOKEN
-        encoded = self._tokenizer.encode(text[:window])
-        while window < len(text) and not encoded.overflowing:  # sparse text: white space, very long words
-            window *= 4
-            encoded = self._tokenizer.encode(text[:window])
+        """Token ids of the text, special tokens included; what lies beyond 64 characters a token of the limit is not looked at.
+
+        Raises `BlankTextError` when nothing but special tokens is left.
+        """
+        encoded = self._tokenizer.encode(text[: self._max_length * FIRST_CUT])
+        if len(text) > self._max_length * FIRST_CUT and not encoded.overflowing:
+            encoded = self._tokenizer.encode(text[: self._max_length * LAST_CUT])
         if len(encoded.ids) <= self._specials:
             raise BlankTextError
-        return Encoding(tuple(encoded.ids), bool(encoded.overflowing))
+        return Encoding(tuple(encoded.ids), bool(encoded.overflowing) or len(text) > self._max_length * LAST_CUT)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batching import BatcherClosed
+from server.errors import error_response
 from server.request_id import HEADER, assign_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
-# What a client that has gone would have been answered; it never sees it, the log does (the number is nginx's).
-CLIENT_CLOSED_REQUEST = 499
+# In the log, the status of a request that got no answer at all.
+NOT_ANSWERED = 0
 
 
 class RequestContext:
@@ -30,7 +33,7 @@ class RequestContext:
             return
         started = perf_counter()
         request_id = assign_request_id(scope)
-        status = CLIENT_CLOSED_REQUEST
+        status = NOT_ANSWERED
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -41,9 +44,14 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # At the end of the process, whatever still runs is cancelled: a client that never finished its body, say.
+            if status != NOT_ANSWERED:
+                raise
+            await error_response(scope, BatcherClosed())(scope, receive, send_with_id)
         except Exception:
-            if status == CLIENT_CLOSED_REQUEST:
-                raise  # nothing was answered: the server in front of us closes the connection and says so
+            if status == NOT_ANSWERED:
+                raise  # nothing was answered: uvicorn answers and says so
             # The answer was sent, only its story is missing. Tracebacks show code, not values, so no text can leak.
             log.exception("unexpected error", request_id=request_id)
         finally:
@@ -51,7 +59,7 @@ class RequestContext:
                 log.info(
                     "request",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=scope["path"][:200],
                     status=status,
                     ms=round((perf_counter() - started) * 1000, 2),
                     request_id=request_id,

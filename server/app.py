@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.types import TextClassifier
 from server.access import RequestContext
-from server.body import read_body
+from server.body import read_body, unless_disconnected
 from server.errors import HANDLERS
 from server.rendering import render_json
 from server.schemas import classify_answer, parse_classify
@@ -41,6 +41,7 @@ def create_app(settings: Settings, open_classifier: Callable[[], TextClassifier]
         exception_handlers=dict(HANDLERS),
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
     return RequestContext(app, access_log=settings.access_log), service
 
 
@@ -63,14 +64,11 @@ class Routes:
         """Classify one text or several."""
         started = perf_counter()
         settings = self._service.settings
-        try:
-            content = await read_body(request, settings.max_body_bytes)
-        except ClientDisconnect:
-            return Response(status_code=499)  # to nobody; the access log shows it
+        content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
-        answer = await self._service.classify(wanted)
+        answer = await unless_disconnected(request, self._service.classify(wanted))
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
         return render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})

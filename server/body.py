@@ -1,38 +1,65 @@
-"""Reading a request body within a limit."""
+"""Receiving from a client that may be slow, send too much, or leave."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from server.errors import RequestError
+
+R = TypeVar("R")
 
 # A client that is still sending when the answer comes may never read it, so a body over the limit is read and thrown away up to
 # this many bytes before it is refused; beyond it the connection is simply closed.
 DISCARDED_BYTES = 16 * 1024 * 1024
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `RequestError` (413) when it is longer than `limit` bytes, `ClientDisconnect` when the client left."""
+async def read_body(request: Request, limit: int, patience: float) -> bytes:
+    """The whole body.
+
+    Raises `RequestError`: 413 when it is longer than `limit` bytes, 408 when it is not complete after `patience` seconds; and
+    `ClientDisconnect` when the client left.
+    """
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     if size > limit + DISCARDED_BYTES:
         raise _too_large(limit)
     chunks: list[bytes] = []
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received <= limit:
-            chunks.append(chunk)
-        elif received > limit + DISCARDED_BYTES:
-            break
+    try:
+        async with asyncio.timeout(patience):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received <= limit:
+                    chunks.append(chunk)
+                elif received > limit + DISCARDED_BYTES:
+                    break
+    except TimeoutError as error:
+        message = f"the body was not complete after {patience:g} s"
+        raise RequestError(408, "body_timeout", message, {"Connection": "close"}) from error
     if received > limit:
         raise _too_large(limit)
     return b"".join(chunks)
 
 
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """Do `work` for a client whose body has been read; when it leaves, cancel the work and raise `ClientDisconnect`."""
+    working = asyncio.create_task(work)
+    # After the body, the next message can only be http.disconnect.
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
 def _too_large(limit: int) -> RequestError:
     message = f"the body is over {limit} bytes"
     return RequestError(413, "body_too_large", message, {"Connection": "close"})
-
-
-__all__ = ["ClientDisconnect", "read_body"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from batching import BatcherClosed, PassFailed, QueueFull
 from server.readiness import NotReady, Phase
@@ -33,7 +34,7 @@ class RequestError(Exception):
 def _of_http(error: Exception) -> RequestError:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return RequestError(status, status.name.lower(), status.phrase, error.headers or {})
+    return RequestError(status.value, status.name.lower(), status.phrase, error.headers or {})
 
 
 def _of_queue_full(error: Exception) -> RequestError:
@@ -63,6 +64,11 @@ def _internal(_: Exception) -> RequestError:
     return RequestError(500, "internal_error", "an unexpected error happened; the server's log has it under the request id")
 
 
+def _gone(_: Exception) -> RequestError:
+    # To nobody; the log shows it. The number is nginx's.
+    return RequestError(499, "client_closed_request", "the client left before its answer")
+
+
 def _itself(error: Exception) -> RequestError:
     assert isinstance(error, RequestError)
     return error
@@ -72,6 +78,7 @@ def _itself(error: Exception) -> RequestError:
 TABLE = (
     (RequestError, _itself),
     (HTTPException, _of_http),
+    (ClientDisconnect, _gone),
     (QueueFull, _of_queue_full),
     (NotReady, _of_not_ready),
     (BatcherClosed, _stopping),
@@ -80,12 +87,17 @@ TABLE = (
 )
 
 
-async def answer_error(request: Request, error: Exception) -> Response:
-    """Starlette's exception handler for everything in the table."""
+def error_response(scope: Scope, error: Exception) -> Response:
+    """The answer that the table has for an exception."""
     translate = next(translate for kind, translate in TABLE if isinstance(error, kind))
     answer = translate(error)
-    body = {"error": {"code": answer.code, "message": answer.message, "request_id": request_id_of(request.scope)}}
+    body = {"error": {"code": answer.code, "message": answer.message, "request_id": request_id_of(scope)}}
     return render_json(body, answer.status, answer.headers)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Starlette's exception handler for everything in the table."""
+    return error_response(request.scope, error)
 
 
 HANDLERS = {kind: answer_error for kind, _ in TABLE}

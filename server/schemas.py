@@ -14,7 +14,6 @@ from server.errors import RequestError
 
 # pydantic's own words, where they speak of Python rather than of JSON.
 _MESSAGES = {
-    "extra_forbidden": "is not a known field",
     "model_type": "must be a JSON object",
     "list_type": "must be a list of strings",
     "string_type": "must be a string",
@@ -23,7 +22,7 @@ _MESSAGES = {
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     text: str = ""
     texts: Annotated[list[str], FailFast()] = []
@@ -45,6 +44,8 @@ def parse_classify(content: bytes, max_texts: int) -> ClassifyRequest:
         raw: object = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise RequestError(400, "malformed_json", f"the body is not JSON: {error.msg} (character {error.pos})") from error
+    if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in _Body.model_fields), None)) is not None:
+        raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")
     try:
         body = _Body.model_validate(raw)
     except ValidationError as error:

@@ -55,6 +55,9 @@ class Service:
     def __init__(self, settings: Settings, open_classifier: Callable[[], TextClassifier]) -> None:
         self.settings = settings
         self.readiness = Readiness()
+        # True when a thread is still in the model although its time is up; the process must not wait for it.
+        self.is_hanging = False
+        self._drain_deadline: float | None = None
         self._policy = settings.batch_policy(usable_cores())
         self._open_classifier = open_classifier
         self._classifier: TextClassifier | None = None
@@ -72,14 +75,15 @@ class Service:
         """Open everything in order, close it in the opposite order. Loading goes on in the background meanwhile."""
         async with AsyncExitStack() as stack:
             workers = ThreadPoolExecutor(self._policy.workers, thread_name_prefix="inference")
-            # A pass that hangs cannot be stopped, so nobody waits for it here: the process's end takes its thread along.
+            # A pass that hangs cannot be stopped, so nobody waits for it here.
             stack.callback(workers.shutdown, wait=False, cancel_futures=True)
             loading = asyncio.create_task(self._load(workers, stack), name="service.load")
             try:
                 yield
             finally:
                 self.readiness.set_draining()
-                await asyncio.wait((loading,), timeout=self.settings.drain_timeout_ms / 1000)
+                await asyncio.wait((loading,), timeout=self._begin_drain() - asyncio.get_running_loop().time())
+                self.is_hanging |= not loading.done()
                 loading.cancel()
 
     async def classify(self, request: ClassifyRequest) -> Classification:
@@ -110,17 +114,29 @@ class Service:
         What is not finished within the bound is answered 503, too; then the result is False, and a pass may still be hanging.
         """
         self.readiness.set_draining()
+        self._begin_drain()
         log.info("draining")
         linger = asyncio.create_task(asyncio.sleep(self.settings.drain_linger_ms / 1000))
-        is_complete = self._batcher is None or await self._batcher.close()
-        if not is_complete:
-            log.error("drain timeout: not all accepted requests were finished")
-        await linger
+        is_complete = False
+        try:
+            is_complete = self._batcher is None or await self._batcher.close()
+            await linger
+        finally:
+            linger.cancel()
+            if not is_complete:
+                self.is_hanging = True
+                log.error("not all accepted requests were finished")
         return is_complete
 
     def statistics(self) -> BatcherStatistics | None:
         """The batcher's snapshot; None before the model is loaded."""
         return self._batcher.statistics() if self._batcher else None
+
+    def _begin_drain(self) -> float:
+        """When the end must be reached, on the loop's clock: the bound counts from the first call."""
+        if self._drain_deadline is None:
+            self._drain_deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout_ms / 1000
+        return self._drain_deadline
 
     async def _load(self, workers: ThreadPoolExecutor, stack: AsyncExitStack) -> None:
         started = perf_counter()

@@ -6,21 +6,27 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from socket import socket
-from types import FrameType
 
+import structlog
 import uvicorn
 
 from models.classifier import Classifier
 from server.app import create_app
 from server.logs import configure_logs
 from server.service import Service
-from server.settings import Settings
+from server.settings import Settings, SettingsError
+
+log = structlog.stdlib.get_logger("supportbot.serving")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Service managers and terminals may send a signal twice in one breath; that is no wish to hurry.
+REPEATED_SIGNAL_SECONDS = 0.5
 
 # Beyond the drain's own bound, for the last answers to be written and connections to be closed.
-CLOSING_SECONDS = 5
+CLOSING_SECONDS = 2
 LAST_REQUESTS_SECONDS = 0.1
 
 
@@ -28,40 +34,55 @@ class Server(uvicorn.Server):
     """uvicorn's server, but shutdown begins by draining the service while the port is still open.
 
     The order of an end: not ready -> new requests get 503 -> accepted ones are finished -> port closed -> who came last is answered
-    -> connections closed -> batcher, workers and model closed -> exit status 0. A second signal skips the waiting.
+    -> connections closed -> batcher, workers and model closed -> exit status 0.
+
+    A second signal skips the waiting: what is not finished then is answered 503.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self.is_drained = True
+        self._hurry = asyncio.Event()
+        self._first_signal_at: float | None = None
+        self.is_drained = False
 
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
-        if not self.force_exit:
-            self.is_drained = await self._service.drain()
-            for listener in self.servers:
-                listener.close()
-            # uvicorn closes connections that look idle at once; one that was accepted just now has its request still on the way.
-            await asyncio.sleep(LAST_REQUESTS_SECONDS)
+        drain = asyncio.create_task(self._service.drain())
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if drain.done():
+            self.is_drained = drain.result()
+        else:
+            drain.cancel()
+            await asyncio.wait((drain,))
+        for listener in self.servers:
+            listener.close()
+        # uvicorn closes connections that look idle at once; one that was accepted just now has its request still on the way.
+        await asyncio.sleep(LAST_REQUESTS_SECONDS)
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle SIGTERM and SIGINT. uvicorn raises them again at the end, so that the exit status tells of the signal; for an
-        orderly end on SIGTERM, 0 is what service managers expect.
-        """
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Handle SIGTERM and SIGINT as orderly ends; uvicorn would raise them again afterwards, and so exit with their status."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)  # the process is on its way out, with a status of its own
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            self.force_exit = True
-        self.handle_exit(number, frame)
+    def _on_signal(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._first_signal_at is None:
+            self._first_signal_at = now
+            self.should_exit = True
+        elif now - self._first_signal_at > REPEATED_SIGNAL_SECONDS:
+            self._hurry.set()
 
 
 def open_default_classifier(settings: Settings) -> Classifier:
@@ -72,27 +93,40 @@ def open_default_classifier(settings: Settings) -> Classifier:
     return classifier
 
 
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket on HOST and PORT. Raises `SettingsError`."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"HOST={settings.host} PORT={settings.port}: cannot listen there: {error}") from error
+
+
 def serve(settings: Settings) -> int:
-    """Run the server until a signal ends it; returns the exit status."""
+    """Run the server until a signal ends it; returns the exit status. Raises `SettingsError`."""
     configure_logs(settings)
     app, service = create_app(settings, lambda: open_default_classifier(settings))
+    listener = listen(settings)
     server = Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             http="httptools",
+            ws="none",
+            workers=1,
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=round(settings.keep_alive_ms / 1000),
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         ),
         service,
     )
-    server.run()
-    if not server.is_drained:
-        # A thread that hangs in a pass cannot be stopped, and the interpreter would wait for it for ever.
+    host, port = listener.getsockname()[:2]
+    log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    server.run(sockets=[listener])
+    status = 0 if server.is_drained else 1
+    if service.is_hanging:
+        # A thread that hangs cannot be stopped, and the interpreter would wait for it for ever.
         logging.shutdown()
-        os._exit(1)
-    return 0 if server.started else 1
+        os._exit(status)
+    return status

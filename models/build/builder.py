@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from models.build.dataset import Example
 from models.build.evaluate import agreement, fit_temperature, logits_alone, logits_batched, quality, targets_of
 from models.build.export import Checkpoint, export_onnx, quantize_int8, read_checkpoint
 from models.build.metrics import Floats
-from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, TOKENIZER, Bundle, FileRecord, Golden, Manifest
+from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, NAME, TOKENIZER, Bundle, FileRecord, Golden, Manifest
 from models.classifier import Classifier, softmax
 from models.hashing import sha256_of_file
 
@@ -89,10 +90,12 @@ def build_bundle(
 ) -> Manifest:
     """Build `out` from a checkpoint folder; the temperature is fitted on `dev` (1.0 without any), `tests` are recorded.
 
-    Raises `ExportError` for an unusable checkpoint, `BuildError` when `out` exists or an expected label is missed.
+    Raises `ExportError` for an unusable checkpoint, `BuildError` when `out` exists, options are wrong or an expected label is
+    missed, `DatasetError` for labels or texts that the model cannot take.
     """
     if out.exists():
         raise BuildError(f"{out} exists; choose another folder or remove it")
+    _check_options(options)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-") as temporary:
         work = Path(temporary)
@@ -138,7 +141,7 @@ def _finish(
         pad_token_id=checkpoint.pad_token_id,
         temperature=1.0,
         files={MODEL: _record(model), TOKENIZER: _record(tokenizer)},
-        goldens=[Golden(text="draft", logits=[0.0] * len(checkpoint.labels))],
+        goldens=[Golden(text="draft", label=checkpoint.labels[0], logits=[0.0] * len(checkpoint.labels))],
         golden_tolerance=GOLDEN_TOLERANCE[options.precision],
         provenance={},
         verification={},
@@ -155,10 +158,7 @@ def _finish(
         before, after = quality(targets, logits, 1.0), quality(targets, logits, temperature)
         calibration = {"texts": len(dev), "ece_before": _round(before.ece), "ece_after": _round(after.ece)}
     say("recording the goldens")
-    goldens = [
-        Golden(text=text, logits=[round(float(value), 5) for value in built.logits([built.encode(text)])[0]])
-        for text in options.goldens
-    ]
+    goldens = [_golden(built, text) for text in options.goldens]
     manifest = draft.model_copy(
         update={
             "temperature": temperature,
@@ -196,6 +196,20 @@ def _verify(
         "against_fp32": _rounded(asdict(agreement(all_alone, all_reference))),
         "batches_of_32_against_alone": _rounded(asdict(agreement(all_batched, all_alone))),
     }
+
+
+def _golden(classifier: Classifier, text: str) -> Golden:
+    logits = [round(float(value), 5) for value in classifier.logits([classifier.encode(text)])[0]]
+    return Golden(text=text, label=classifier.labels[logits.index(max(logits))], logits=logits)
+
+
+def _check_options(options: BuildOptions) -> None:
+    """Find now what would spoil the manifest after minutes of work."""
+    for what, value in (("name", options.name), ("version", options.version)):
+        if value is not None and not re.fullmatch(NAME, value):
+            raise BuildError(f"{what} {value!r}: must begin with a letter or digit, and have only those and . _ + -")
+    if not options.goldens or not all(text.strip() for text in options.goldens):
+        raise BuildError("the golden texts: there must be at least one, and none may be blank")
 
 
 def _check_expected(classifier: Classifier, expected: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from models.build.metrics import (
     negative_log_likelihood,
 )
 from models.classifier import Classifier, softmax
+from models.types import BlankTextError, Encoding
 
 BATCH = 32
 
@@ -71,7 +72,7 @@ def logits_batched(
 def _logits(
     classifier: Classifier, texts: Sequence[str], size: int, on_step: Callable[[int], None] | None
 ) -> npt.NDArray[np.float32]:
-    encodings = [classifier.encode(text) for text in texts]
+    encodings = [_encode(classifier, number, text) for number, text in enumerate(texts, start=1)]
     rows: list[npt.NDArray[Any]] = []
     for start in range(0, len(encodings), size):
         batch = encodings[start : start + size]
@@ -79,6 +80,13 @@ def _logits(
         if on_step is not None:
             on_step(len(batch))
     return np.concatenate(rows)
+
+
+def _encode(classifier: Classifier, number: int, text: str) -> Encoding:
+    try:
+        return classifier.encode(text)
+    except BlankTextError as error:
+        raise DatasetError(f"row {number} has no token that the model knows: {error}") from error
 
 
 def quality(targets: Indices, logits: Floats, temperature: float) -> Quality:

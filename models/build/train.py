@@ -144,11 +144,11 @@ def train(
         history.append(result)
         best = _best(history).epoch == result.epoch
         if best:
-            model.save_pretrained(partial / "best")
+            model.save_pretrained(partial / f"best-{result.epoch}")
         trainer.save(partial, history)
         progress.epoch(result, best=best)
 
-    finished = partial / "best"
+    finished = partial / f"best-{_best(history).epoch}"
     tokenizer.save_pretrained(finished)
     summary = run | {"epochs": [asdict(result) for result in history], "best_epoch": _best(history).epoch}
     (finished / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

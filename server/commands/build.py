@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from models.bundle import BundleError
 from models.tables import TableError
 from server.commands.console import fail, say
 from server.commands.train import NEEDS_BUILD
@@ -48,6 +49,7 @@ def build(
         BUNDLE=my-bundle supportbot serve
     """
     from models.build.dataset import DatasetError, read_examples
+    from models.classifier import SelfCheckFailed
 
     try:
         from models.build.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
@@ -60,9 +62,9 @@ def build(
         texts = tuple(goldens.read_text(encoding="utf-8").splitlines()) if goldens else GOLDEN_TEXTS
         options = BuildOptions(name or bundle.name, version, precision.value, max_length, texts)
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
-    except (DatasetError, TableError, OSError, ValidationError) as error:
+    except (DatasetError, TableError, OSError, UnicodeDecodeError, ValidationError) as error:
         fail(str(error))
-    except (BuildError, ExportError) as error:
+    except (BuildError, BundleError, ExportError, SelfCheckFailed) as error:
         fail(str(error), 1)
     say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with BUNDLE={bundle} supportbot serve")
 

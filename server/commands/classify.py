@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -15,7 +17,7 @@ import typer
 
 from models.bulk import Classified, classify_rows
 from models.bundle import BundleError, embedded_bundle
-from models.tables import BadRow, Row, TableError, read_stream, read_table
+from models.tables import BadRow, Row, TableError, fault_of, read_stream, read_table
 from server.commands.console import fail, progress_bar, say, stderr
 
 
@@ -41,8 +43,8 @@ def classify(
 ) -> None:
     """Classify texts without a server.
 
-    Each row of the input becomes one row of the output, in the same order. A row that cannot be classified (blank, not JSON, not
-    UTF-8) has an error in its place, and the exit status is 1.
+    Each row of the input becomes one row of the output, in the same order, written as chunks of 256 rows are done. A row that
+    cannot be classified (blank, not JSON, not UTF-8) has an error in its place, and the exit status is 1.
 
     Examples:
 
@@ -64,7 +66,7 @@ def classify(
     try:
         total = len(texts) if texts else sum(map(_count_lines, file)) if file else None
         results = classify_rows(classifier, _rows(texts, file, text_column), workers or usable_cores())
-        with _open_output(output) as stream, progress_bar() as progress:
+        with _Output(output) as stream, progress_bar() as progress:
             write = _writer(output_format, stream, classifier.labels if scores else (), with_text=not no_text)
             task = progress.add_task("classifying", total=total)
             # Lines on a terminal and a bar over them disturb each other.
@@ -81,7 +83,7 @@ def classify(
         sys.stdout = None
         raise typer.Exit(1) from None
     except OSError as error:
-        fail(f"{error.filename or output}: {error.strerror}", 1)
+        fail(f"{error.filename or output or 'standard output'}: {error.strerror}", 1)
     if bad:
         say(f"{bad} rows could not be classified")
         raise typer.Exit(1)
@@ -94,6 +96,8 @@ def _rows(texts: list[str] | None, files: list[Path] | None, text_column: str) -
         return (_argument(number, text) for number, text in enumerate(texts, start=1))
     if files:
         return chain.from_iterable(read_table(path, text_column=text_column) for path in files)
+    if sys.stdin is None:
+        fail("standard input is closed")
     if sys.stdin.isatty():
         stderr.print("reading texts from the terminal, one a line; end with Ctrl-D")
     stdin = open(sys.stdin.fileno(), encoding="utf-8-sig", errors="surrogateescape", closefd=False)  # noqa: SIM115
@@ -101,7 +105,8 @@ def _rows(texts: list[str] | None, files: list[Path] | None, text_column: str) -
 
 
 def _argument(number: int, text: str) -> Row | BadRow:
-    return Row("argument", number, text) if text.strip() else BadRow("argument", number, "'text' is blank")
+    reason = fault_of(text, "text")
+    return BadRow("argument", number, reason) if reason else Row("argument", number, text)
 
 
 def _count_lines(path: Path) -> int:
@@ -113,30 +118,36 @@ def _count_lines(path: Path) -> int:
 
 
 class _Output:
-    """Standard output, or a file that only takes its name once it is complete."""
+    """Standard output, or a file that only takes its name once it is complete; devices and pipes are written to as they are."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._temporary = path.with_name(path.name + ".part") if path else None
+        self._final = path.resolve() if path else None
+        self._temporary: Path | None = None
 
     def __enter__(self) -> TextIO:
-        if self._temporary is None:
-            return sys.stdout
-        self._stream = self._temporary.open("w", encoding="utf-8", newline="")
+        if self._final is None:
+            if sys.stdout is None:
+                fail("standard output is closed")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")
+            self._stream: TextIO = sys.stdout
+        elif self._final.exists() and not self._final.is_file():
+            self._stream = self._final.open("w", encoding="utf-8", newline="")
+        else:
+            if not self._final.parent.is_dir():
+                fail(f"{self._final.parent}: no such folder")
+            self._temporary = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
+            self._stream = self._temporary.open("w", encoding="utf-8", newline="")
         return self._stream
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if self._path is None or self._temporary is None:
-            return
-        self._stream.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink()
-
-
-def _open_output(path: Path | None) -> _Output:
-    return _Output(path)
+        if self._final is not None:
+            self._stream.close()
+        if self._final is not None and self._temporary is not None:
+            if kind is None:
+                self._temporary.replace(self._final)
+            else:
+                self._temporary.unlink()
 
 
 def _writer(

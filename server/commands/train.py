@@ -14,7 +14,7 @@ from server.commands.console import fail, progress_bar, say
 if TYPE_CHECKING:
     from models.build.train import EpochResult
 
-NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot\\[build]"
+NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot[build]"
 
 
 def train(
@@ -85,7 +85,7 @@ def train(
     try:
         with progress_bar(transient=False) as progress:
             run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs))
-    except (TrainingError, DatasetError) as error:
+    except (TrainingError, DatasetError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues after the last finished epoch", 130)

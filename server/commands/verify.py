@@ -45,10 +45,10 @@ def verify(
         try:
             examples = read_examples([(path, 1.0)], text_column=text_column, label_column=label_column)
             targets = targets_of(examples, classifier.labels)
+            texts = [example.text for example in examples]
+            logits = _logits(classifier, texts, f"{path.name}: bundle")
         except (DatasetError, TableError) as error:
-            fail(str(error))
-        texts = [example.text for example in examples]
-        logits = _logits(classifier, texts, f"{path.name}: bundle")
+            fail(f"{path}: {error}")
         measured = quality(targets, logits, classifier.manifest.temperature)
         report["sets"][str(path)] = {"quality": asdict(measured)}
         if measured.accuracy < min_accuracy:

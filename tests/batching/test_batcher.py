@@ -6,6 +6,7 @@ Numbers in names are the invariants of `batching.batcher`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Awaitable, Callable
 
@@ -283,6 +284,40 @@ def test_11_a_pass_that_hangs_does_not_hold_the_close_beyond_its_bound() -> None
         return [type(result) for result in results], asyncio.get_running_loop().time(), is_clean
 
     assert run_virtual(main()) == ([BatcherClosed] * 5, 3.0, False)
+
+
+def test_11_a_pass_that_ignores_its_cancellation_does_not_hold_the_close() -> None:
+    async def process(_: list[int]) -> list[int]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+        await asyncio.sleep(10)
+        return [0]
+
+    async def main() -> float:
+        async with Batcher(process, drain_timeout=3.0) as batcher:
+            task = asyncio.create_task(batcher.submit(1))
+            await asyncio.sleep(0)
+            assert not await batcher.close()
+            ended = asyncio.get_running_loop().time()
+            with pytest.raises(BatcherClosed):
+                await task
+        await asyncio.sleep(20)
+        return ended
+
+    assert run_virtual(main()) == 4.0
+
+
+def test_6_a_result_that_has_no_length_is_a_failed_pass() -> None:
+    async def process(_: list[int]) -> list[int]:
+        return None  # type: ignore[return-value]
+
+    async def main() -> None:
+        async with Batcher(process) as batcher:
+            with pytest.raises(PassFailed) as failed:
+                await batcher.submit(1)
+            assert isinstance(failed.value.__cause__, TypeError)
+
+    run_virtual(main())
 
 
 def test_11_a_second_drain_shares_the_first_one_s_bound() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         (lambda m: m.update(surprise=1), "surprise"),
         (lambda m: m.pop("goldens"), "goldens"),
         (lambda m: m["goldens"][0].update(logits=[1.0]), r"goldens\.0\.logits: 1 values for 3 labels"),
+        (lambda m: m["labels"].reverse(), r"its highest logit is not that of its label"),
+        (lambda m: m.update(temperature=1e-320), "temperature"),
         (lambda m: m["files"].pop(TOKENIZER), "must list"),
         (lambda m: m["files"].update({"../../etc/passwd": m["files"][MODEL]}), "must list"),
         (lambda m: m["files"][MODEL].update(bytes=1 << 40), "bytes"),
@@ -80,4 +83,11 @@ def test_a_wrong_manifest_is_refused_with_the_place(
 def test_a_manifest_that_is_no_json_object_is_refused(bundle_copy: Path, content: bytes) -> None:
     (bundle_copy / MANIFEST).write_bytes(content)
     with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(bundle_copy)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(bundle_copy: Path) -> None:
+    (bundle_copy / MANIFEST).unlink()
+    os.mkfifo(bundle_copy / MANIFEST)
+    with pytest.raises(BundleError, match="not a regular file"):
         Bundle.open(bundle_copy)

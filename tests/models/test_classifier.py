@@ -98,3 +98,16 @@ def test_softmax_is_shift_invariant_and_does_not_overflow() -> None:
 def test_file_records_are_strict() -> None:
     with pytest.raises(ValueError, match="sha256"):
         FileRecord(sha256="ABC", bytes=1)
+
+
+def test_a_padding_token_that_the_model_does_not_have_is_found_by_the_warm_up() -> None:
+    bundle = Bundle.open(embedded_bundle())
+    bundle.manifest = bundle.manifest.model_copy(update={"pad_token_id": 1_000_000})
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        Classifier(bundle).warm_up()
+
+
+def test_values_that_are_not_finite_are_no_answer(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "logits", lambda encodings: np.full((len(encodings), 3), np.nan))
+    with pytest.raises(ArithmeticError, match="not finite"):
+        classifier.predict([classifier.encode("hello")])

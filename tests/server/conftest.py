@@ -25,6 +25,8 @@ from server.readiness import Phase
 from server.service import Service
 from server.settings import Settings
 
+SUPPORTBOT = str(Path(sys.executable).with_name("supportbot"))
+
 
 @dataclass
 class Gate:
@@ -97,10 +99,10 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def real_server(folder: Path, **environment: str) -> Iterator[Process]:
+def real_server(folder: Path, command: Sequence[str] = (SUPPORTBOT, "serve"), **environment: str) -> Iterator[Process]:
     """Starts `supportbot serve` as a user would, waits for its address, and never leaves it behind."""
     popen = subprocess.Popen(
-        [str(Path(sys.executable).with_name("supportbot")), "serve"],
+        command,
         env=clean_environment() | {"PORT": "0", "LOG_FORMAT": "json"} | environment,
         cwd=folder,
         stderr=subprocess.PIPE,
@@ -114,7 +116,7 @@ def real_server(folder: Path, **environment: str) -> Iterator[Process]:
         assert popen.stderr is not None
         for line in popen.stderr:
             log.append(line)
-            if found := re.search(r"running on (http://[\d.]+:\d+)", line):
+            if found := re.search(r"(http://[\d.]+:\d+)", line):
                 address.append(found[1])
                 listening.set()
         listening.set()

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Message
 
+from models.fake import FakeClassifier
+from models.types import BlankTextError, Encoding
 from server.settings import Settings
 from tests.server.conftest import Application, Gate, running, until
 
 SettingsMaker = Callable[..., Settings]
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/classify", "headers": [], "query_string": b"", "client": None}
 
 
 @pytest.fixture
@@ -132,8 +137,6 @@ async def test_health_and_ready(app: Application) -> None:
 
 
 async def test_a_full_queue_refuses_whole_requests_with_retry_after(settings: SettingsMaker) -> None:
-    from models.fake import FakeClassifier
-
     gate = Gate()
     limits = settings(queue_max_texts=3, max_texts_per_request=3)
     async with running(limits, lambda: FakeClassifier(gate)) as app:
@@ -153,8 +156,6 @@ async def test_a_full_queue_refuses_whole_requests_with_retry_after(settings: Se
 async def test_a_failing_model_is_a_500_without_internals_and_the_next_request_is_answered(
     settings: SettingsMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from models.fake import FakeClassifier
-
     gate = Gate(failure=RuntimeError("secret internals"))
     gate.opened.set()
     async with running(settings(), lambda: FakeClassifier(gate)) as app:
@@ -166,6 +167,83 @@ async def test_a_failing_model_is_a_500_without_internals_and_the_next_request_i
     assert "a customer's words" not in caplog.text
 
 
+async def test_a_client_that_leaves_takes_its_queued_texts_along(settings: SettingsMaker) -> None:
+    gate = Gate()
+    async with running(settings(batch_max_texts=1), lambda: FakeClassifier(gate)) as app:
+        staying = asyncio.create_task(app.client.post("/classify", json={"text": "payment"}))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        leave = asyncio.Event()
+        sent: list[Message] = []
+        messages = iter([{"type": "http.request", "body": b'{"texts": ["crash", "hello"]}', "more_body": False}])
+
+        async def receive() -> Message:
+            if (message := next(messages, None)) is not None:
+                return message
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        leaving = asyncio.ensure_future(app.app(dict(SCOPE), receive, send))
+        await until(lambda: (seen := app.service.statistics()) is not None and seen.queued == 2)
+        leave.set()
+        await leaving
+        assert sent[0]["status"] == 499
+        await until(lambda: (seen := app.service.statistics()) is not None and seen.abandoned == 2)
+        gate.opened.set()
+        assert (await staying).json()["prediction"] == "billing"
+        seen = app.service.statistics()
+        assert seen is not None
+        assert (seen.items_passed, seen.answered, seen.queued, seen.reserved) == (1, 1, 0, 0)
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_a_408(settings: SettingsMaker) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return {}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with running(settings(body_timeout_ms=20)) as app:
+        await app.app(dict(SCOPE), receive, send)
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert b'"body_timeout"' in sent[1]["body"]
+
+
+async def test_a_request_that_is_cancelled_at_the_end_of_the_process_is_still_answered(app: Application) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return {}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    request = asyncio.ensure_future(app.app(dict(SCOPE), receive, send))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await request
+    assert sent[0]["status"] == 503
+    assert b'"draining"' in sent[1]["body"]
+
+
+async def test_a_trailing_slash_is_another_route(app: Application) -> None:
+    assert error_of(await app.client.post("/classify/", json={"text": "a"}))[:2] == (404, "not_found")
+
+
+async def test_tens_of_thousands_of_unknown_fields_are_one_short_error(settings: SettingsMaker) -> None:
+    body = {f"key{number}": 1 for number in range(50_000)}
+    async with running(settings()) as app:
+        response = await app.client.post("/classify", json=body)
+        assert error_of(response) == (422, "invalid_field", "key0: is not a known field")
+
+
 async def test_a_thousand_concurrent_requests_each_get_their_own_answer(app: Application) -> None:
     kinds = {"payment": "billing", "crash": "technical", "hello": "general"}
     words = [list(kinds)[number % 3] for number in range(1000)]
@@ -174,9 +252,6 @@ async def test_a_thousand_concurrent_requests_each_get_their_own_answer(app: App
 
 
 async def test_a_text_that_only_the_tokenizer_finds_blank_is_named_by_its_place(settings: SettingsMaker) -> None:
-    from models.fake import FakeClassifier
-    from models.types import BlankTextError, Encoding
-
     class Picky(FakeClassifier):
         def encode(self, text: str) -> Encoding:
             if text == "\u200b":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from models.bundle import TOKENIZER, embedded_bundle
 from server.cli import app
+from tests.server.conftest import SUPPORTBOT
 
 LABELLED = (
     '{"text": "My payment failed twice", "label": "billing"}\n'
@@ -131,3 +133,56 @@ def test_train_names_bad_rows_before_it_needs_torch(tmp_path: Path) -> None:
 
 def test_no_command_prints_the_help() -> None:
     assert "classify" in run().output
+
+
+def test_output_to_a_link_keeps_the_link_and_a_device_stays_a_device(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.jsonl", tmp_path / "link.jsonl"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert run("classify", "payment failed", "--output", link).exit_code == 0
+    assert link.is_symlink()
+    assert records(target.read_text())[0]["label"] == "billing"
+    assert run("classify", "payment failed", "--output", "/dev/null").exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    assert {file.name for file in tmp_path.iterdir()} == {"target.jsonl", "link.jsonl"}
+
+
+def test_output_to_a_missing_folder_names_it(tmp_path: Path) -> None:
+    result = run("classify", "a", "--output", tmp_path / "none" / "out.jsonl")
+    assert result.exit_code == 2
+    assert "none: no such folder" in result.stderr
+
+
+def shell(command: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["/bin/bash", "-c", command], capture_output=True, check=False, timeout=60)
+
+
+def test_a_closed_pipe_a_full_disk_and_closed_streams_end_without_a_traceback(tmp_path: Path) -> None:
+    source = tmp_path / "long.txt"
+    source.write_text("payment failed\n" * 2000)
+    for command, expected in (
+        (f"{SUPPORTBOT} classify --file {source} | head -1 >/dev/null", b""),
+        (f"{SUPPORTBOT} classify hello >/dev/full", b"No space left on device"),
+        (f"{SUPPORTBOT} classify hello >&-", b"standard output is closed"),
+        (f"{SUPPORTBOT} classify <&-", b"standard input is closed"),
+    ):
+        done = shell(command)
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert expected in done.stderr
+
+
+def test_standard_input_and_arguments_in_any_bytes() -> None:
+    piped = shell(f"printf 'payment failed\\r\\n\\xff\\n' | {SUPPORTBOT} classify --format csv").stdout.decode().splitlines()
+    assert piped[1].startswith("standard input,1,payment failed,billing,")
+    assert piped[2].endswith("'text' is not valid UTF-8")
+    first, second = records(shell(f"PYTHONIOENCODING=ascii {SUPPORTBOT} classify $'\\xff' h\u00e9llo").stdout.decode())
+    assert first["error"] == "'text' is not valid UTF-8"
+    assert second["text"] == "h\u00e9llo"
+
+
+def test_verify_names_the_row_that_has_nothing_to_classify(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "\\u200b", "label": "billing"}\n', encoding="utf-8")
+    result = run("verify", embedded_bundle(), "--data", data)
+    assert result.exit_code == 2
+    assert "row 1 has no token" in result.stderr

@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from models.bundle import MODEL
-from tests.server.conftest import real_server, until
+from tests.server.conftest import Process, real_server, until
 
 TICKETS = {
     "My payment failed twice": "billing",
@@ -106,13 +108,81 @@ def test_a_bad_setting_stops_the_start_and_names_its_variable(tmp_path: Path) ->
     assert any("PORT=eighty" in line for line in server.log)
 
 
-def test_a_taken_port_stops_the_start(tmp_path: Path) -> None:
+def test_a_taken_port_stops_the_start_and_names_its_variable(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with real_server(tmp_path, PORT=str(taken.getsockname()[1])) as server:
-            assert server.popen.wait(20) not in (0, None)
-    assert any("address already in use" in line for line in server.log)
+        port = taken.getsockname()[1]
+        with real_server(tmp_path, PORT=str(port)) as server:
+            assert server.popen.wait(20) == 2
+    assert any(f"PORT={port}: cannot listen there" in line for line in server.log)
+
+
+def test_a_host_that_is_no_address_stops_the_start_and_names_its_variable(tmp_path: Path) -> None:
+    with real_server(tmp_path, HOST="..") as server:
+        assert server.popen.wait(20) == 2
+    assert any("HOST=.." in line for line in server.log)
+
+
+def hung_server(folder: Path, code: str, **environment: str) -> AbstractContextManager[Process]:
+    """A real process whose model is a fake that hangs as `code` says."""
+    program = f"""
+import threading, time
+import server.serving
+from models.fake import FakeClassifier
+from server.settings import load_settings
+{code}
+raise SystemExit(server.serving.serve(load_settings()))
+"""
+    return real_server(folder, [sys.executable, "-c", program], **environment)
+
+
+A_HANGING_RUN = "server.serving.open_default_classifier = lambda _: FakeClassifier(lambda _: time.sleep(1000))"
+A_HANGING_LOAD = "server.serving.open_default_classifier = lambda _: time.sleep(1000)"
+
+
+def test_a_pass_that_hangs_does_not_hold_the_end_beyond_its_bound(tmp_path: Path) -> None:
+    with hung_server(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="300") as server, ThreadPoolExecutor(1) as pool:
+        wait_until_ready(server.url)
+        stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
+        time.sleep(0.3)
+        assert server.stop() == 1
+        response = stuck.result()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
+
+
+def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_path: Path) -> None:
+    with hung_server(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="60000") as server, ThreadPoolExecutor(1) as pool:
+        wait_until_ready(server.url)
+        stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
+        time.sleep(0.3)
+        for _ in range(2):
+            server.popen.terminate()
+            time.sleep(0.01)
+        time.sleep(1.0)
+        assert server.popen.poll() is None
+        assert httpx2.get(f"{server.url}/ready").json()["error"]["code"] == "draining"
+        assert server.stop() == 1
+        response = stuck.result()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
+
+
+def test_a_load_that_hangs_does_not_hold_the_end(tmp_path: Path) -> None:
+    with hung_server(tmp_path, A_HANGING_LOAD, DRAIN_TIMEOUT_MS="300") as server:
+        assert httpx2.get(f"{server.url}/ready").json()["error"]["code"] == "not_ready"
+        assert server.stop() == 0
+
+
+def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
+    with real_server(tmp_path) as server:
+        wait_until_ready(server.url)
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as client:
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.2)
+            assert server.stop() == 0
+            answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"draining"' in answer
 
 
 def test_a_large_body_is_answered_before_the_connection_ends(tmp_path: Path) -> None:
