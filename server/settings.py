@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=0, le=256, description="passes at the same time; 0 is one for each usable core")] = 0
     batch_window_ms: Annotated[Milliseconds, Field(description="how long a text may wait for company, see BATCH_IDLE_FLUSH")] = 40
     batch_max_texts: Annotated[int, Field(ge=1, le=1024, description="texts in a batch")] = 32
-    batch_max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="tokens in a batch, unless one text has more")] = 1024
+    batch_max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="tokens in a batch, unless one text has more")] = 512
     batch_idle_flush: Annotated[bool, Field(description="a text that finds a free worker leaves at once")] = True
     queue_max_texts: Annotated[int, Field(ge=1, le=1_000_000, description="texts waiting; beyond it requests get 429")] = 1024
     max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32

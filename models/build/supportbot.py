@@ -2,6 +2,7 @@
 
 The tickets written for this project are beside this file. `tickets/train.jsonl` is trained on, `tickets/dev.jsonl` chooses the
 epoch and the temperature, and `tickets/test.jsonl`, written apart from the others, is measured on and nothing else.
+`tickets/next.jsonl` was written after version 1.0.0 was trained, and waits for the next one.
 """
 
 from __future__ import annotations
