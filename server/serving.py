@@ -16,6 +16,7 @@ import uvicorn
 from models.classifier import Classifier
 from server.app import create_app
 from server.logs import configure_logs
+from server.protocol import Protocol
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -110,7 +111,7 @@ def serve(settings: Settings) -> int:
     server = Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=Protocol,
             ws="none",
             workers=1,
             log_config=None,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -133,3 +134,12 @@ def real_server(folder: Path, command: Sequence[str] = (SUPPORTBOT, "serve"), **
         reader.join(10)
         assert popen.stderr is not None
         popen.stderr.close()
+
+
+def wait_until_ready(url: str) -> httpx2.Response:
+    deadline = time.monotonic() + 30
+    while (response := httpx2.get(f"{url}/ready")).status_code != 200:
+        assert "loaded" in response.text, response.text
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return response

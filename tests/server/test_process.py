@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from models.bundle import MODEL
-from tests.server.conftest import Process, real_server, until
+from tests.server.conftest import Process, real_server, until, wait_until_ready
 
 TICKETS = {
     "My payment failed twice": "billing",
@@ -25,15 +25,6 @@ TICKETS = {
     "Can't log in": "technical",
     "Question about my plan": "general",
 }
-
-
-def wait_until_ready(url: str) -> httpx2.Response:
-    deadline = time.monotonic() + 30
-    while (response := httpx2.get(f"{url}/ready")).status_code != 200:
-        assert "loaded" in response.text, response.text
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return response
 
 
 def test_a_thousand_concurrent_tickets_and_a_quiet_end(tmp_path: Path) -> None:
