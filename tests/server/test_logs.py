@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import orjson
 import pytest
 import structlog
 
-from models.fake import FakeClassifier
-from models.types import Encoding, Prediction
 from server.logs import configure_logs
 from server.settings import Settings
-from tests.server.conftest import running
 
 
 @pytest.fixture(autouse=True)
@@ -51,29 +48,3 @@ def test_console_logs_are_for_people_and_the_level_holds(
     assert "unheard" not in err
     assert "heard" in err
     assert not err.startswith("{")
-
-
-@pytest.mark.parametrize("log_format", ["json", "console"])
-@pytest.mark.parametrize("where", ["encode", "predict"])
-async def test_no_failure_brings_a_text_into_the_log(
-    settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str], log_format: str, where: str
-) -> None:
-    class Broken(FakeClassifier):
-        def encode(self, text: str) -> Encoding:
-            if where == "encode":
-                raise RuntimeError("cannot")
-            return super().encode(text)
-
-        def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:  # noqa: ARG002
-            raise RuntimeError("cannot")
-
-    configured = settings(log_format=log_format)
-    configure_logs(configured)
-    async with running(configured, Broken) as app:
-        response = await app.client.post("/classify", json={"text": "the customer's own words"})
-        assert response.status_code == 500
-        assert "cannot" not in response.text
-    err = capsys.readouterr().err
-    assert "RuntimeError: cannot" in err
-    assert "customer" not in err
-    assert "ids=" not in err

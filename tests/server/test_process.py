@@ -115,14 +115,14 @@ def test_a_host_that_is_no_address_stops_the_start_and_names_its_variable(tmp_pa
     assert any("HOST=.." in line for line in server.log)
 
 
-def hung_server(folder: Path, code: str, **environment: str) -> AbstractContextManager[Process]:
-    """A real process whose model is a fake that hangs as `code` says."""
+def server_with(folder: Path, model: str, **environment: str) -> AbstractContextManager[Process]:
+    """A real process whose model is what the code in `model` makes of the fake one."""
     program = f"""
-import threading, time
+import time
 import server.serving
 from models.fake import FakeClassifier
 from server.settings import load_settings
-{code}
+{model}
 raise SystemExit(server.serving.serve(load_settings()))
 """
     return real_server(folder, [sys.executable, "-c", program], **environment)
@@ -133,7 +133,7 @@ A_HANGING_LOAD = "server.serving.open_default_classifier = lambda _: time.sleep(
 
 
 def test_a_pass_that_hangs_does_not_hold_the_end_beyond_its_bound(tmp_path: Path) -> None:
-    with hung_server(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="300") as server, ThreadPoolExecutor(1) as pool:
+    with server_with(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="300") as server, ThreadPoolExecutor(1) as pool:
         wait_until_ready(server.url)
         stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
         time.sleep(0.3)
@@ -143,7 +143,7 @@ def test_a_pass_that_hangs_does_not_hold_the_end_beyond_its_bound(tmp_path: Path
 
 
 def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_path: Path) -> None:
-    with hung_server(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="60000") as server, ThreadPoolExecutor(1) as pool:
+    with server_with(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="60000") as server, ThreadPoolExecutor(1) as pool:
         wait_until_ready(server.url)
         stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
         time.sleep(0.3)
@@ -159,9 +159,31 @@ def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_pa
 
 
 def test_a_load_that_hangs_does_not_hold_the_end(tmp_path: Path) -> None:
-    with hung_server(tmp_path, A_HANGING_LOAD, DRAIN_TIMEOUT_MS="300") as server:
+    with server_with(tmp_path, A_HANGING_LOAD, DRAIN_TIMEOUT_MS="300") as server:
         assert httpx2.get(f"{server.url}/ready").json()["error"]["code"] == "not_ready"
         assert server.stop() == 0
+
+
+BROKEN = """
+def broken(self, *_): raise RuntimeError("cannot")
+FakeClassifier.{method} = broken
+server.serving.open_default_classifier = lambda _: FakeClassifier()
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("method", ["encode", "predict"])
+def test_no_failure_brings_a_text_or_its_tokens_into_the_log(tmp_path: Path, method: str, log_format: str) -> None:
+    with server_with(tmp_path, BROKEN.format(method=method), LOG_FORMAT=log_format) as server:
+        wait_until_ready(server.url)
+        response = httpx2.post(f"{server.url}/classify", json={"text": "the customer's own words"})
+        assert response.status_code == 500
+        assert "cannot" not in response.text
+        assert server.stop() == 0
+    log = "".join(server.log)
+    assert "RuntimeError: cannot" in log
+    assert "customer" not in log
+    assert "ids=" not in log
 
 
 def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
