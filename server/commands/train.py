@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from models.build.train import EpochResult
 
 NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot[build]"
+
+EPOCHS = 5
+# A few hundred tickets make a handful of batches an epoch, and 5 epochs of those teach next to nothing: on 300 tickets with three
+# labels, accuracy on held-out ones was .39 after 18 batches and .90 after some hundred.
+LEAST_BATCHES = 500
 
 
 def train(
@@ -33,8 +39,13 @@ def train(
     base: Annotated[Path | None, typer.Option(help="An encoder's checkpoint folder.", show_default="MiniLM-L6")] = None,
     text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column or key of the label.")] = "label",
-    epochs: Annotated[int, typer.Option(min=1, help="The most epochs to train.")] = 5,
-    patience: Annotated[int, typer.Option(min=1, help="Stop after this many epochs without a better one.")] = 2,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="The most epochs to train.", show_default="5, or as many as 500 batches take")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after this many epochs without a better one.", show_default="a quarter of them, at least 2"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in a training batch.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The peak, after warm-up.")] = 5e-5,
     label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share of certainty taken from the true label.")] = 0.1,
@@ -72,13 +83,15 @@ def train(
         fail(f"{NEEDS_BUILD} ({error})")
     if threads:
         torch.set_num_threads(threads)
+    if epochs is None:
+        epochs = max(EPOCHS, math.ceil(LEAST_BATCHES * batch_size / sum(example.weight for example in kept)))
     options = TrainingOptions(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         label_smoothing=label_smoothing,
         max_length=max_length,
-        patience=patience,
+        patience=patience or max(2, epochs // 4),
         seed=seed,
         bfloat16=bfloat16,
     )
