@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -198,39 +199,37 @@ async def test_a_client_that_leaves_takes_its_queued_texts_along(settings: Setti
         assert (seen.items_passed, seen.answered, seen.queued, seen.reserved) == (1, 1, 0, 0)
 
 
-async def test_a_body_that_does_not_arrive_in_time_is_a_408(settings: SettingsMaker) -> None:
-    sent: list[Message] = []
+@dataclass
+class SilentClient:
+    """An ASGI client that begins a request and never sends its body."""
 
-    async def receive() -> Message:
+    sent: list[Message] = field(default_factory=list)
+
+    async def receive(self) -> Message:
         await asyncio.sleep(60)
         return {}
 
-    async def send(message: Message) -> None:
-        sent.append(message)
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
 
+
+async def test_a_body_that_does_not_arrive_in_time_is_a_408(settings: SettingsMaker) -> None:
+    client = SilentClient()
     async with running(settings(body_timeout_ms=20)) as app:
-        await app.app(dict(SCOPE), receive, send)
-    assert sent[0]["status"] == 408
-    assert (b"connection", b"close") in sent[0]["headers"]
-    assert b'"body_timeout"' in sent[1]["body"]
+        await app.app(dict(SCOPE), client.receive, client.send)
+    assert client.sent[0]["status"] == 408
+    assert (b"connection", b"close") in client.sent[0]["headers"]
+    assert b'"body_timeout"' in client.sent[1]["body"]
 
 
 async def test_a_request_that_is_cancelled_at_the_end_of_the_process_is_still_answered(app: Application) -> None:
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        await asyncio.sleep(60)
-        return {}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    request = asyncio.ensure_future(app.app(dict(SCOPE), receive, send))
+    client = SilentClient()
+    request = asyncio.ensure_future(app.app(dict(SCOPE), client.receive, client.send))
     await asyncio.sleep(0.01)
     request.cancel()
     await request
-    assert sent[0]["status"] == 503
-    assert b'"draining"' in sent[1]["body"]
+    assert client.sent[0]["status"] == 503
+    assert b'"draining"' in client.sent[1]["body"]
 
 
 async def test_a_trailing_slash_is_another_route(app: Application) -> None:
