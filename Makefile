@@ -14,8 +14,8 @@ help: ## this list
 setup: $(VENV)/.serve ## virtual environment with what serving needs, and the supportbot command
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.serve: requirements/serve.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) -r requirements/serve.txt

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with what a public server needs: bounded heads, our errors, no loss to `Upgrade: h2c`."""
+"""uvicorn's HTTP protocol, with what a public server needs: bounded heads, our errors, no body lost to an `Upgrade` header."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 
 import orjson
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.request_id import HEADER
 
@@ -17,34 +17,53 @@ log = structlog.stdlib.get_logger("supportbot.access")
 # Request line and headers together; as much as common proxies allow.
 MAX_HEAD_BYTES = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
-H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
-def without_h2c(data: bytes) -> bytes:
-    """Take `Upgrade: h2c` out of a request's head that `data` begins with.
+def without_upgrade(data: bytes) -> bytes:
+    """Take `Upgrade` headers out of the request's head that `data` begins with.
 
-    Java's HttpClient and `curl --http2` offer this upgrade with every first request. A server may ignore the offer (RFC 9110, 7.8),
-    but the parser takes what follows the head for the new protocol, and the body would be lost.
+    Java's HttpClient and `curl --http2` offer an upgrade to HTTP/2 with every first request. A server may ignore the offer (RFC
+    9110, 7.8), and this one upgrades to nothing; but the parser takes what follows the head for the new protocol.
     """
     end = data.find(END_OF_HEAD)
-    if end < 0 or b"h2c" not in data[:end]:
+    if end < 0:
         return data
-    return H2C.sub(b"", data[: end + 2]) + data[end + 2 :]
+    return UPGRADE.sub(b"", data[: end + 2]) + data[end + 2 :]
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Beyond uvicorn's own, its state is where in a message the parser is."""
+    """One connection. Beyond uvicorn's own, its state is where in a message it is, and the part of a head that is held back."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self._is_between_messages = True
         self._is_in_head = False
+        self._is_refused = False
         self._head_bytes = 0
+        self._held = b""
+        self._head_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._forget_head_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have arrived."""
-        super().data_received(without_h2c(data) if self._is_between_messages else data)
+        """Bytes have arrived. A head is held back until it is whole; what cannot be the beginning of one goes to the parser."""
+        if self._is_refused:
+            return
+        if self._is_between_messages and (self._held or data[:1].isupper()):
+            data, self._held = self._held + data, b""
+            if END_OF_HEAD not in data and len(data) <= MAX_HEAD_BYTES:
+                self._held = data
+                self._unset_keepalive_if_required()
+                self._expect_head()
+                return
+            data = without_upgrade(data)
+        super().data_received(data)
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -60,24 +79,58 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The parser found the end of a request's head."""
         self._is_in_head = False
+        self._forget_head_timer()
+        if self.parser.should_upgrade():
+            # A pipelined request, whose head was not held back. Its body would be taken for something else, the next request even.
+            self._refuse(400, "malformed_request", "an Upgrade header is not supported in a pipelined request")
+            return
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the current request's body."""
+        if not self._is_refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The parser found the end of a request."""
         self._is_between_messages = True
-        super().on_message_complete()
+        if not self._is_refused:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP; uvicorn calls it when its parser gives up."""
         self._refuse(400, "malformed_request", msg)
 
+    def _expect_head(self) -> None:
+        """Give the client as long for a whole head as an idle connection is kept."""
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._held or self._is_in_head:
+            self._refuse(408, "headers_timeout", f"the headers were not complete after {self.timeout_keep_alive} s")
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _forget_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def _refuse(self, status: int, code: str, message: str) -> None:
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
+        self._is_refused = True
         request_id = uuid.uuid4().hex
+        log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
+        latest: RequestResponseCycle | None = getattr(self, "cycle", None)
+        if latest is not None and not latest.response_complete and not latest.more_body:
+            # Earlier requests on this connection are still being worked on: they get their answers, then it is closed.
+            latest.keep_alive = False
+            return
         body = orjson.dumps({"error": {"code": code, "message": message, "request_id": request_id}})
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close", HEADER: request_id}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + body)
         self.transport.close()
-        log.warning("refused before it was a request", status=status, code=code, request_id=request_id)

@@ -57,7 +57,7 @@ class Service:
         self.readiness = Readiness()
         # True when a thread is still in the model although its time is up; the process must not wait for it.
         self.is_hanging = False
-        self._drain_deadline: float | None = None
+        self.is_drained = False
         self._policy = settings.batch_policy(usable_cores())
         self._open_classifier = open_classifier
         self._classifier: TextClassifier | None = None
@@ -82,7 +82,7 @@ class Service:
                 yield
             finally:
                 self.readiness.set_draining()
-                await asyncio.wait((loading,), timeout=self._begin_drain() - asyncio.get_running_loop().time())
+                # Nothing was accepted before the model is there, so there is nothing to wait for.
                 self.is_hanging |= not loading.done()
                 loading.cancel()
 
@@ -108,35 +108,26 @@ class Service:
             ),
         )
 
-    async def drain(self) -> bool:
+    async def drain(self) -> None:
         """Refuse new requests, finish the accepted ones, and linger a little: late clients meet a 503, not a reset.
 
-        What is not finished within the bound is answered 503, too; then the result is False, and a pass may still be hanging.
+        What is not finished within the bound, or when this is cancelled, is answered 503, too; then `is_drained` stays False, and
+        a pass may still be hanging.
         """
         self.readiness.set_draining()
-        self._begin_drain()
         log.info("draining")
         linger = asyncio.create_task(asyncio.sleep(self.settings.drain_linger_ms / 1000))
-        is_complete = False
         try:
-            is_complete = self._batcher is None or await self._batcher.close()
-            await linger
+            self.is_drained = self._batcher is None or await self._batcher.close()
         finally:
-            linger.cancel()
-            if not is_complete:
+            if not self.is_drained:
                 self.is_hanging = True
                 log.error("not all accepted requests were finished")
-        return is_complete
+        await linger
 
     def statistics(self) -> BatcherStatistics | None:
         """The batcher's snapshot; None before the model is loaded."""
         return self._batcher.statistics() if self._batcher else None
-
-    def _begin_drain(self) -> float:
-        """When the end must be reached, on the loop's clock: the bound counts from the first call."""
-        if self._drain_deadline is None:
-            self._drain_deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout_ms / 1000
-        return self._drain_deadline
 
     async def _load(self, workers: ThreadPoolExecutor, stack: AsyncExitStack) -> None:
         started = perf_counter()

@@ -45,7 +45,6 @@ class Server(uvicorn.Server):
         self._service = service
         self._hurry = asyncio.Event()
         self._first_signal_at: float | None = None
-        self.is_drained = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
@@ -53,11 +52,8 @@ class Server(uvicorn.Server):
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if drain.done():
-            self.is_drained = drain.result()
-        else:
-            drain.cancel()
-            await asyncio.wait((drain,))
+        drain.cancel()  # no more than a formality when it is done
+        await asyncio.wait((drain,))
         for listener in self.servers:
             listener.close()
         # uvicorn closes connections that look idle at once; one that was accepted just now has its request still on the way.
@@ -125,7 +121,7 @@ def serve(settings: Settings) -> int:
     host, port = listener.getsockname()[:2]
     log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     server.run(sockets=[listener])
-    status = 0 if server.is_drained else 1
+    status = 0 if service.is_drained else 1
     if service.is_hanging:
         # A thread that hangs cannot be stopped, and the interpreter would wait for it for ever.
         logging.shutdown()

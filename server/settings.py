@@ -39,12 +39,12 @@ class Settings(BaseSettings):
     queue_max_texts: Annotated[int, Field(ge=1, le=1_000_000, description="texts waiting; beyond it requests get 429")] = 1024
     max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="request body size; beyond it requests get 413")] = 1 << 20
-    body_timeout_ms: Annotated[Milliseconds, Field(description="time for a request's body to arrive; beyond it: 408")] = 10_000
+    body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="time for a request's body; beyond it: 408")] = 10_000
     drain_timeout_ms: Annotated[Milliseconds, Field(description="on SIGTERM, how long to finish accepted requests")] = 10_000
     drain_linger_ms: Annotated[
         Milliseconds, Field(description="on SIGTERM, how long at least to go on answering (503) before the port closes")
     ] = 250
-    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600, description="how long an idle connection is kept open")] = 75
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600, description="how long a connection may be idle or in a head")] = 75
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe level to log")] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else json")] = "auto"
     access_log: Annotated[bool, Field(description="one log line a request, never its text")] = True

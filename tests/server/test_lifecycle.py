@@ -63,7 +63,8 @@ async def test_draining_finishes_what_was_accepted_and_refuses_the_rest(settings
             assert response.headers["connection"] == "close"
             assert int(response.headers["retry-after"]) >= 1
         gate.opened.set()
-        assert await draining
+        await draining
+        assert app.service.is_drained
         assert [(await task).json()["prediction"] for task in accepted] == ["billing"] * 5
 
 
@@ -72,7 +73,8 @@ async def test_a_pass_that_hangs_is_answered_when_the_bound_ends(settings: Setti
     async with running(settings(drain_timeout_ms=50), lambda: FakeClassifier(gate)) as app:
         stuck = asyncio.create_task(app.client.post("/classify", json={"text": "payment"}))
         await asyncio.to_thread(gate.entered.wait, 10)
-        assert not await app.service.drain()
+        await app.service.drain()
+        assert not app.service.is_drained
         response = await stuck
         assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
         gate.opened.set()

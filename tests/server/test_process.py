@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from models.bundle import MODEL
-from tests.server.conftest import Process, real_server, until, wait_until_ready
+from tests.server.conftest import Process, clean_environment, real_server, until, wait_until_ready
 
 TICKETS = {
     "My payment failed twice": "billing",
@@ -118,7 +118,7 @@ def test_a_host_that_is_no_address_stops_the_start_and_names_its_variable(tmp_pa
 def server_with(folder: Path, model: str, **environment: str) -> AbstractContextManager[Process]:
     """A real process whose model is what the code in `model` makes of the fake one."""
     program = f"""
-import time
+import sys, time
 import server.serving
 from models.fake import FakeClassifier
 from server.settings import load_settings
@@ -128,15 +128,27 @@ raise SystemExit(server.serving.serve(load_settings()))
     return real_server(folder, [sys.executable, "-c", program], **environment)
 
 
-A_HANGING_RUN = "server.serving.open_default_classifier = lambda _: FakeClassifier(lambda _: time.sleep(1000))"
+A_HANGING_RUN = """
+def hang(_):
+    print("in the pass", file=sys.stderr, flush=True)
+    time.sleep(1000)
+server.serving.open_default_classifier = lambda _: FakeClassifier(hang)
+"""
 A_HANGING_LOAD = "server.serving.open_default_classifier = lambda _: time.sleep(1000)"
+
+
+def wait_for_line(server: Process, line: str) -> None:
+    deadline = time.monotonic() + 20
+    while not any(line in seen for seen in server.log):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_pass_that_hangs_does_not_hold_the_end_beyond_its_bound(tmp_path: Path) -> None:
     with server_with(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="300") as server, ThreadPoolExecutor(1) as pool:
         wait_until_ready(server.url)
         stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
-        time.sleep(0.3)
+        wait_for_line(server, "in the pass")
         assert server.stop() == 1
         response = stuck.result()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
@@ -146,7 +158,7 @@ def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_pa
     with server_with(tmp_path, A_HANGING_RUN, DRAIN_TIMEOUT_MS="60000") as server, ThreadPoolExecutor(1) as pool:
         wait_until_ready(server.url)
         stuck = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
-        time.sleep(0.3)
+        wait_for_line(server, "in the pass")
         for _ in range(2):
             server.popen.terminate()
             time.sleep(0.01)
@@ -158,8 +170,16 @@ def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_pa
     assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
 
 
+def test_a_second_signal_while_lingering_is_still_a_clean_end(tmp_path: Path) -> None:
+    with server_with(tmp_path, A_HANGING_RUN, DRAIN_LINGER_MS="60000") as server:
+        wait_until_ready(server.url)
+        server.popen.terminate()
+        time.sleep(1.0)
+        assert server.stop() == 0
+
+
 def test_a_load_that_hangs_does_not_hold_the_end(tmp_path: Path) -> None:
-    with server_with(tmp_path, A_HANGING_LOAD, DRAIN_TIMEOUT_MS="300") as server:
+    with server_with(tmp_path, A_HANGING_LOAD, DRAIN_TIMEOUT_MS="60000") as server:
         assert httpx2.get(f"{server.url}/ready").json()["error"]["code"] == "not_ready"
         assert server.stop() == 0
 
@@ -187,7 +207,7 @@ def test_no_failure_brings_a_text_or_its_tokens_into_the_log(tmp_path: Path, met
 
 
 def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
-    with real_server(tmp_path) as server:
+    with real_server(tmp_path, DRAIN_LINGER_MS="2000") as server:
         wait_until_ready(server.url)
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as client:
             client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -206,7 +226,7 @@ def test_a_large_body_is_answered_before_the_connection_ends(tmp_path: Path) -> 
         assert server.stop() == 0
 
 
-def test_serving_imports_neither_torch_nor_transformers_nor_the_build() -> None:
+def test_serving_imports_neither_torch_nor_transformers_nor_the_build(tmp_path: Path) -> None:
     code = """
 import sys
 for name in ("torch", "transformers", "onnx", "locust", "models.build"):
@@ -217,7 +237,8 @@ import server.cli
 classifier = open_default_classifier(load_settings())
 print(classifier.predict([classifier.encode("payment failed")])[0].label)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    command, environment = [sys.executable, "-c", code], clean_environment()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "billing\n"
 
 
