@@ -64,7 +64,8 @@ class Protocol(HttpToolsProtocol):
                 return
             data = without_upgrade(data)
         super().data_received(data)
-        if self._is_in_head:
+        if self._is_in_head:  # a pipelined request's, which the parser has
+            self._expect_head()
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "headers_too_large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")

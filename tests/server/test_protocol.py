@@ -126,6 +126,14 @@ def test_garbage_after_a_request_does_not_cost_it_its_answer(server: Process) ->
     assert answers.count(b"HTTP/1.1 ") == 1
 
 
+def test_a_pipelined_head_that_never_ends_is_not_kept(tmp_path: Path) -> None:
+    with real_server(tmp_path, KEEP_ALIVE_SECONDS="1") as impatient:
+        wait_until_ready(impatient.url)
+        answers = everything(impatient, POST + b"GET /hea")
+    assert answers.startswith(b"HTTP/1.1 200 OK")
+    assert b"HTTP/1.1 408 " in answers
+
+
 @pytest.mark.parametrize(("beginning", "end"), [(b"", b""), (b"POST /classify HTT", b"HTTP/1.1 408 ")])
 def test_a_client_that_sends_no_whole_head_is_not_kept(tmp_path: Path, beginning: bytes, end: bytes) -> None:
     with real_server(tmp_path, KEEP_ALIVE_SECONDS="1") as impatient:
