@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -24,6 +24,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 # protobuf, and so a self-contained ONNX file, ends at 2 GiB.
 MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024 - 1
+
+
+EngineName = Literal["packed", "padded"]
 
 
 class BundleError(Exception):
@@ -50,15 +53,16 @@ class Golden(_Record):
 
 
 class Manifest(_Record):
-    """What a bundle says of itself. `temperature` divides the logits before softmax; `max_length` counts special tokens too.
+    """What a bundle says of itself.
 
-    `golden_tolerance` bounds the difference of any golden logit on the machine that serves.
+    `engine` is how its graph is run (see `models.engines`). `temperature` divides the logits before softmax; `max_length` counts
+    special tokens too. `golden_tolerance` bounds the difference of any golden logit on the machine that serves.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     name: Annotated[str, Field(pattern=NAME)]
     version: Annotated[str, Field(pattern=NAME)]
-    engine: Literal["padded"]
+    engine: EngineName
     precision: Literal["int8", "fp32"]
     labels: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     max_length: Annotated[int, Field(ge=3, le=8192)]

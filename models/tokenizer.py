@@ -30,6 +30,11 @@ class Tokenizer:
         self._max_length = max_length
         self._specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids, added tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
     def encode(self, text: str) -> Encoding:
         """Token ids of the text, special tokens included; what lies beyond 64 characters a token of the limit is not looked at.
 

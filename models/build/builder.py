@@ -1,14 +1,13 @@
-"""Checkpoint to bundle: export, quantize, calibrate, verify, and only then write the manifest that makes it a bundle."""
+"""Checkpoint to bundle: write the graph, calibrate, quantize, verify, and only then the manifest that makes it a bundle."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -17,14 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
+from models.build.calibrate import make_recipes
 from models.build.card import render_card
-from models.build.dataset import Example
-from models.build.evaluate import agreement, fit_temperature, logits_alone, logits_batched, quality, targets_of
-from models.build.export import Checkpoint, export_onnx, quantize_int8, read_checkpoint
+from models.build.checkpoint import Checkpoint, CheckpointError, UnsupportedEncoder, read_checkpoint
+from models.build.dataset import Example, read_examples
+from models.build.encoder import FAMILIES, read_encoder
+from models.build.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
+from models.build.graph import Writer
 from models.build.metrics import Floats
-from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, NAME, TOKENIZER, Bundle, FileRecord, Golden, Manifest
+from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, NAME, TOKENIZER, Bundle, EngineName, FileRecord, Golden, Manifest
 from models.classifier import Classifier, softmax
 from models.hashing import sha256_of_file
+from models.tokenizer import Tokenizer, TokenizerError
 
 # Texts whose logits the manifest records, unless the caller names others. One is longer than most limits, to cover truncation.
 GOLDEN_TEXTS = (
@@ -41,9 +44,14 @@ GOLDEN_TEXTS = (
     "The invoice page shows a white screen in Firefox 131, the console says TypeError: total is undefined. " * 16,
 )
 # Logits move a little between CPUs: other vector widths round floats otherwise, and a rounding at the edge of a quantization step
-# moves an activation by a whole step. With the runtime's operator fusions on and off, the logits of 178 texts differed by 0.024 at
-# most (INT8, MiniLM-L6); the bound is some 4 times that, and far below what saturating products do.
+# moves an activation by a whole step. The padded graph's logits of 178 texts differed by 0.024 at most with the runtime's operator
+# fusions on and off (INT8, MiniLM-L6); the bound is some 4 times that, and far below what saturating products do.
 GOLDEN_TOLERANCE = {"fp32": 0.001, "int8": 0.1}
+
+# Without other texts to calibrate on, these: tickets of many kinds, in English.
+TICKETS = Path(__file__).parent / "tickets" / "train.jsonl"
+# Random batches that each test set is tried in; `supportbot verify --compositions` tries more.
+COMPOSITIONS = 300
 
 Precision = Literal["int8", "fp32"]
 
@@ -56,13 +64,18 @@ class BuildError(Exception):
 class BuildOptions:
     """How to build; `max_length` in tokens, None for what the checkpoint was trained with.
 
-    `expected` maps texts to the labels they must get, or the build fails.
+    `engine` None takes the padding-free graph where the architecture has one, and traces others. `calibration` are texts like
+    those that will be served, by default the dev texts, else built-in tickets. `reduce_range` keeps weights to 7 bits, for x86
+    CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
     """
 
     name: str
     version: str | None = None
     precision: Precision = "int8"
     max_length: int | None = None
+    engine: EngineName | None = None
+    calibration: Sequence[str] = ()
+    reduce_range: bool = False
     goldens: Sequence[str] = GOLDEN_TEXTS
     expected: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, JsonValue] = field(default_factory=dict)
@@ -90,28 +103,22 @@ def build_bundle(
 ) -> Manifest:
     """Build `out` from a checkpoint folder; the temperature is fitted on `dev` (1.0 without any), `tests` are recorded.
 
-    Raises `ExportError` for an unusable checkpoint, `BuildError` when `out` exists, options are wrong or an expected label is
+    Raises `CheckpointError` for an unusable checkpoint, `BuildError` when `out` exists, options are wrong or an expected label is
     missed, `DatasetError` for labels or texts that the model cannot take.
     """
     if out.exists():
         raise BuildError(f"{out} exists; choose another folder or remove it")
     _check_options(options)
+    checkpoint = read_checkpoint(checkpoint_folder, options.max_length)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-") as temporary:
         work = Path(temporary)
-        checkpoint = read_checkpoint(checkpoint_folder, options.max_length)
-        say("exporting the fp32 graph")
-        fp32_file = work / "fp32.onnx"
-        export_onnx(checkpoint, fp32_file)
+        graphs = _packed_graphs(checkpoint, options, dev, say) or _padded_graphs(checkpoint, options, work, say)
+        manifest = _finish(checkpoint, graphs, options, dev, tests, say)
         folder = work / "bundle"
         folder.mkdir()
+        (folder / MODEL).write_bytes(graphs.model)
         (folder / TOKENIZER).write_bytes(checkpoint.tokenizer)
-        if options.precision == "int8":
-            say("quantizing to INT8")
-            quantize_int8(fp32_file, folder / MODEL)
-        else:
-            shutil.copyfile(fp32_file, folder / MODEL)
-        manifest = _finish(checkpoint, checkpoint_folder, fp32_file, folder, options, dev, tests, say)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / CARD).write_text(render_card(manifest, options.card_template), encoding="utf-8")
         Classifier.open(folder).self_check()
@@ -119,22 +126,82 @@ def build_bundle(
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    """A checkpoint as ONNX: in fp32, and as the bundle will have it."""
+
+    engine: EngineName
+    fp32: bytes
+    model: bytes
+
+
+def _packed_graphs(
+    checkpoint: Checkpoint, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]
+) -> _Graphs | None:
+    """The padding-free graphs, or None where the checkpoint is to be traced."""
+    family = checkpoint.config.get("model_type")
+    if options.engine == "padded":
+        return None
+    if options.engine is None and family not in FAMILIES:
+        say(f"there is no padding-free graph for {family!r} (only for {', '.join(FAMILIES)}): tracing it, with padded passes")
+        return None
+    try:
+        encoder = read_encoder(checkpoint.folder)
+    except UnsupportedEncoder as error:
+        raise UnsupportedEncoder(f"{error}; --engine padded traces the model instead") from error
+    encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
+    tokenizer = _tokenizer(checkpoint)
+    if tokenizer.vocabulary > len(encoder.words):
+        raise CheckpointError(f"tokenizer.json has {tokenizer.vocabulary} tokens, the model {len(encoder.words)}: not a pair")
+    say(f"writing the padding-free graph of a {encoder.family} with {len(encoder.layers)} layers of {encoder.hidden}")
+    fp32 = Writer(encoder).write().SerializeToString()
+    if options.precision == "fp32":
+        return _Graphs("packed", fp32, fp32)
+    texts = list(options.calibration or [example.text for example in dev])
+    if not texts:
+        texts = [example.text for example in read_examples([(TICKETS, 1.0)])]
+    say(f"calibrating on {len(texts)} texts")
+    recipes = make_recipes(encoder, encode_all(tokenizer, texts), reduce_range=options.reduce_range)
+    return _Graphs("packed", fp32, Writer(encoder, recipes).write().SerializeToString())
+
+
+def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, say: Callable[[str], None]) -> _Graphs:
+    """The traced graphs. Needs torch and transformers."""
+    try:
+        from models.build.trace import quantize_int8, trace
+    except ImportError as error:
+        raise BuildError(f"tracing needs torch and transformers: run `make setup-build` ({error})") from error
+    say("tracing the fp32 graph")
+    fp32, int8 = work / "fp32.onnx", work / "int8.onnx"
+    trace(checkpoint.folder, checkpoint.max_length, fp32)
+    if options.precision == "fp32":
+        return _Graphs("padded", fp32.read_bytes(), fp32.read_bytes())
+    say("quantizing to INT8")
+    quantize_int8(fp32, int8, reduce_range=options.reduce_range)
+    return _Graphs("padded", fp32.read_bytes(), int8.read_bytes())
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    try:
+        return Tokenizer(checkpoint.tokenizer, checkpoint.max_length)
+    except TokenizerError as error:
+        raise CheckpointError(f"{checkpoint.folder / TOKENIZER}: {error}") from error
+
+
 def _finish(
     checkpoint: Checkpoint,
-    source: Path,
-    fp32_file: Path,
-    folder: Path,
+    graphs: _Graphs,
     options: BuildOptions,
     dev: Sequence[Example],
     tests: Sequence[TestSet],
     say: Callable[[str], None],
 ) -> Manifest:
-    model, tokenizer = (folder / MODEL).read_bytes(), checkpoint.tokenizer
+    model, tokenizer = graphs.model, checkpoint.tokenizer
     draft = Manifest(
         format_version=FORMAT_VERSION,
         name=options.name,
         version=options.version or hashlib.sha256(model).hexdigest()[:8],
-        engine="padded",
+        engine=graphs.engine,
         precision=options.precision,
         labels=checkpoint.labels,
         max_length=checkpoint.max_length,
@@ -147,7 +214,7 @@ def _finish(
         verification={},
     )
     built = Classifier(Bundle(draft, model, tokenizer))
-    fp32 = Classifier(Bundle(draft, fp32_file.read_bytes(), tokenizer))
+    fp32 = Classifier(Bundle(draft, graphs.fp32, tokenizer))
     temperature = 1.0
     calibration: dict[str, JsonValue] = {}
     if dev:
@@ -163,7 +230,7 @@ def _finish(
         update={
             "temperature": temperature,
             "goldens": goldens,
-            "provenance": _provenance(source, options),
+            "provenance": _provenance(checkpoint.folder, graphs.engine, options),
             "verification": {"calibration": calibration} | _verify(built, fp32, temperature, tests, say),
         }
     )
@@ -174,27 +241,32 @@ def _finish(
 def _verify(
     built: Classifier, fp32: Classifier, temperature: float, tests: Sequence[TestSet], say: Callable[[str], None]
 ) -> dict[str, JsonValue]:
-    """Measure each set in fp32 and as built, alone and in batches; agreement is over all sets together."""
+    """Measure each set in fp32 and as built, each text alone and in random batches; agreement is over all sets together."""
     sets: dict[str, JsonValue] = {}
-    probabilities: list[list[Floats]] = []
+    references: list[Floats] = []
+    alones: list[Floats] = []
+    all_texts: list[str] = []
     for test in tests:
         say(f"measuring on {test.name} ({len(test.examples)} texts)")
         targets = targets_of(test.examples, built.labels)
         texts = [example.text for example in test.examples]
-        reference, alone, batched = logits_alone(fp32, texts), logits_alone(built, texts), logits_batched(built, texts)
-        probabilities.append([softmax(logits / temperature) for logits in (reference, alone, batched)])
+        references.append(logits_alone(fp32, texts))
+        alones.append(logits_alone(built, texts))
+        all_texts += texts
         sets[test.name] = {
             "domain": test.domain,
-            "fp32": _rounded(asdict(quality(targets, reference, temperature))),
-            "bundle": _rounded(asdict(quality(targets, alone, temperature))),
+            "fp32": _rounded(asdict(quality(targets, references[-1], temperature))),
+            "bundle": _rounded(asdict(quality(targets, alones[-1], temperature))),
         }
-    if not probabilities:
+    if not sets:
         return {"sets": sets}
-    all_reference, all_alone, all_batched = (np.concatenate(parts) for parts in zip(*probabilities, strict=True))
+    say(f"trying {COMPOSITIONS} random batches")
+    reference, alone = np.concatenate(references), np.concatenate(alones)
+    tried = compositions(built, encode_all(built, all_texts), alone, COMPOSITIONS, temperature)
     return {
         "sets": sets,
-        "against_fp32": _rounded(asdict(agreement(all_alone, all_reference))),
-        "batches_of_32_against_alone": _rounded(asdict(agreement(all_batched, all_alone))),
+        "against_fp32": _rounded(asdict(agreement(softmax(alone / temperature), softmax(reference / temperature)))),
+        "compositions": _rounded(asdict(tried)),
     }
 
 
@@ -219,8 +291,10 @@ def _check_expected(classifier: Classifier, expected: dict[str, str]) -> None:
             raise BuildError(f"{text!r} must be {label}, but the bundle says {prediction.label} ({prediction.confidence:.2f})")
 
 
-def _provenance(source: Path, options: BuildOptions) -> dict[str, JsonValue]:
-    packages = ("onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+def _provenance(source: Path, engine: EngineName, options: BuildOptions) -> dict[str, JsonValue]:
+    packages = ["onnx", "onnxruntime", "tokenizers"]
+    if engine == "padded":
+        packages += ["torch", "transformers"]
     return {
         "created": datetime.now(UTC).date().isoformat(),
         "checkpoint_sha256": sha256_of_file(source / "model.safetensors"),

@@ -32,6 +32,7 @@ def render_card(manifest: Manifest, template: str | None = None) -> str:
 def _facts(manifest: Manifest) -> str:
     size = sum(record.bytes for record in manifest.files.values()) / 1e6
     rows = {
+        "engine": {"packed": "padding-free passes", "padded": "padded passes"}[manifest.engine],
         "precision": manifest.precision,
         "size": f"{size:.1f} MB",
         "longest input": f"{manifest.max_length} tokens, longer texts are cut",
@@ -63,16 +64,15 @@ def _measurements(manifest: Manifest) -> str:
 
 
 def _agreements(verification: dict[str, Any]) -> list[str]:
-    fp32, batched = verification["against_fp32"], verification["batches_of_32_against_alone"]
+    fp32, tried = verification["against_fp32"], verification["compositions"]
     calibration = verification["calibration"]
     same = (
         f"- Same label as fp32: {fp32['label_match']:.2%} of {fp32['texts']} texts; largest change of a probability"
         f" {fp32['largest_probability_change']:.3f}, mean {fp32['mean_probability_change']:.5f}."
     )
     mates = (
-        f"- Same label in batches of 32 as alone: {batched['label_match']:.2%}; largest change of a probability"
-        f" {batched['largest_probability_change']:.3f}. (Activations are scaled by the maximum over the pass, so batch-mates"
-        " matter a little.)"
+        f"- In {tried['batches']} random batches ({tried['texts']} places) against alone: {tried['flips']} other labels, largest"
+        f" change of a probability {tried['largest_probability_change']:.3f}, {tried['moved']} answers with any other bit."
     )
     lines = [same, mates]
     if calibration:

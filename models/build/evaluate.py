@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from models.build.metrics import (
 from models.classifier import Classifier, softmax
 from models.types import BlankTextError, Encoding
 
-BATCH = 32
+LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,26 @@ class Agreement:
     mean_probability_change: float
 
 
+@dataclass(frozen=True, slots=True)
+class Compositions:
+    """What batch-mates do to a text: over `texts` places in random batches, how many answers got another label, and how many any
+    other bit in their logits.
+    """
+
+    batches: int
+    texts: int
+    flips: int
+    moved: int
+    largest_probability_change: float
+
+
+class TextEncoder(Protocol):
+    """Whatever tokenizes: a classifier or its tokenizer alone."""
+
+    def encode(self, text: str) -> Encoding:
+        """Tokenize one text. Raises `BlankTextError`."""
+
+
 def targets_of(examples: Sequence[Example], labels: Sequence[str]) -> Indices:
     """Class indices, shape [texts]. Raises `DatasetError` for labels the classifier does not have."""
     if unknown := sorted({example.label for example in examples} - set(labels)):
@@ -59,34 +79,49 @@ def logits_alone(
     classifier: Classifier, texts: Sequence[str], on_step: Callable[[int], None] | None = None
 ) -> npt.NDArray[np.float32]:
     """Logits, shape [texts, labels], each text in a pass of its own, so that no batch-mate has a say."""
-    return _logits(classifier, texts, 1, on_step)
-
-
-def logits_batched(
-    classifier: Classifier, texts: Sequence[str], on_step: Callable[[int], None] | None = None
-) -> npt.NDArray[np.float32]:
-    """Logits, shape [texts, labels], in batches of 32 in the order of the texts, as a busy server computes them."""
-    return _logits(classifier, texts, BATCH, on_step)
-
-
-def _logits(
-    classifier: Classifier, texts: Sequence[str], size: int, on_step: Callable[[int], None] | None
-) -> npt.NDArray[np.float32]:
-    encodings = [_encode(classifier, number, text) for number, text in enumerate(texts, start=1)]
     rows: list[npt.NDArray[Any]] = []
-    for start in range(0, len(encodings), size):
-        batch = encodings[start : start + size]
-        rows.append(classifier.logits(batch))
+    for encoding in encode_all(classifier, texts):
+        rows.append(classifier.logits([encoding]))
         if on_step is not None:
-            on_step(len(batch))
+            on_step(1)
     return np.concatenate(rows)
 
 
-def _encode(classifier: Classifier, number: int, text: str) -> Encoding:
-    try:
-        return classifier.encode(text)
-    except BlankTextError as error:
-        raise DatasetError(f"row {number} has no token that the model knows: {error}") from error
+def encode_all(encoder: TextEncoder, texts: Sequence[str]) -> list[Encoding]:
+    """Tokenize texts. Raises `DatasetError` naming the row (from 1) that has no token."""
+    encodings = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            encodings.append(encoder.encode(text))
+        except BlankTextError as error:
+            raise DatasetError(f"row {number} has no token that the model knows: {error}") from error
+    return encodings
+
+
+def compositions(
+    classifier: Classifier,
+    encodings: Sequence[Encoding],
+    alone: Floats,
+    count: int,
+    temperature: float,
+    seed: int = 1,
+    on_step: Callable[[int], None] | None = None,
+) -> Compositions:
+    """Classify texts in `count` random batches of 1 to 32 of them and compare with `alone`, their logits without batch-mates."""
+    generator = np.random.default_rng(seed)
+    texts = flips = moved = 0
+    largest = 0.0
+    for _ in range(count):
+        chosen = generator.integers(0, len(encodings), int(generator.integers(1, LARGEST_BATCH + 1)))
+        together, expected = classifier.logits([encodings[index] for index in chosen]), alone[chosen]
+        texts += len(chosen)
+        flips += int((together.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        moved += int((together != expected).any(axis=1).sum())
+        change = np.abs(softmax(together / temperature) - softmax(expected / temperature))
+        largest = max(largest, float(change.max()))
+        if on_step is not None:
+            on_step(1)
+    return Compositions(count, texts, flips, moved, largest)
 
 
 def quality(targets: Indices, logits: Floats, temperature: float) -> Quality:

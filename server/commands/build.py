@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from models.bundle import BundleError
+from models.bundle import BundleError, EngineName
 from models.tables import TableError
 from server.commands.console import fail, say
 from server.commands.train import NEEDS_BUILD
@@ -22,12 +22,43 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class EngineChoice(StrEnum):
+    """How the graph is made and run."""
+
+    AUTO = "auto"
+    PACKED = "packed"
+    PADDED = "padded"
+
+
+ENGINE_NAMES: dict[EngineChoice, EngineName | None] = {
+    EngineChoice.AUTO: None,
+    EngineChoice.PACKED: "packed",
+    EngineChoice.PADDED: "padded",
+}
+
+
 def build(
     checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint folder of a text classifier.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle folder to make.")],
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the bundle folder's name")] = None,
     version: Annotated[str | None, typer.Option(help="The model's version.", show_default="8 digits of its hash")] = None,
-    precision: Annotated[Precision, typer.Option(help="fp32 for x86 CPUs without VNNI.")] = Precision.INT8,
+    precision: Annotated[Precision, typer.Option(help="Of the weights and the products with them.")] = Precision.INT8,
+    engine: Annotated[
+        EngineChoice,
+        typer.Option(
+            help="packed: padding-free, for BERT, DistilBERT, RoBERTa, XLM-R. padded: traced, needs torch and transformers. auto:"
+            " packed where there is one."
+        ),
+    ] = EngineChoice.AUTO,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of texts like those that will be served, for INT8.", show_default="the --dev texts, else built-in"
+        ),
+    ] = None,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="INT8 with 7-bit weights, for x86 CPUs without VNNI.")
+    ] = False,
     max_length: Annotated[int | None, typer.Option(min=8, help="Tokens read.", show_default="the checkpoint's")] = None,
     dev: Annotated[list[Path] | None, typer.Option(help="Labelled files to calibrate the confidences on.")] = None,
     test: Annotated[
@@ -38,9 +69,9 @@ def build(
         typer.Option(help="Texts for the start-up self-check; they are stored in the bundle.", show_default="built-in ones"),
     ] = None,
 ) -> None:
-    """Turn a checkpoint into a bundle: export to ONNX, quantize, calibrate, verify, record.
+    """Turn a Hugging Face checkpoint into a bundle: write the graph, calibrate, quantize, verify, record.
 
-    The bundle appears only when everything held. Needs the build extra.
+    The bundle appears only when everything held. Needs the build extra; torch and transformers only for padded.
 
     Example:
 
@@ -53,20 +84,42 @@ def build(
 
     try:
         from models.build.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
-        from models.build.export import ExportError
+        from models.build.checkpoint import CheckpointError
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
     try:
         dev_examples = read_examples([(path, 1.0) for path in dev]) if dev else []
         tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)])) for label, path in map(_named, test or [])]
         texts = tuple(goldens.read_text(encoding="utf-8").splitlines()) if goldens else GOLDEN_TEXTS
-        options = BuildOptions(name or bundle.name, version, precision.value, max_length, texts)
+        options = BuildOptions(
+            name=name or bundle.name,
+            version=version,
+            precision=precision.value,
+            max_length=max_length,
+            engine=ENGINE_NAMES[engine],
+            calibration=_texts(calibration) if calibration else (),
+            reduce_range=reduce_range,
+            goldens=texts,
+        )
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
     except (DatasetError, TableError, OSError, UnicodeDecodeError, ValidationError) as error:
         fail(str(error))
-    except (BuildError, BundleError, ExportError, SelfCheckFailed) as error:
+    except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)
     say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with BUNDLE={bundle} supportbot serve")
+
+
+def _texts(path: Path) -> list[str]:
+    """The texts of a file without labels needed. Raises `DatasetError`."""
+    from models.build.dataset import DatasetError
+    from models.tables import BadRow, read_table
+
+    rows = list(read_table(path))
+    if bad := [row for row in rows if isinstance(row, BadRow)]:
+        raise DatasetError(f"{len(bad)} of {len(rows)} rows cannot be used, first {bad[0]}")
+    if not rows:
+        raise DatasetError(f"{path}: no texts")
+    return [row.text for row in rows if not isinstance(row, BadRow)]
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -56,7 +56,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m.update(format_version=2), "reads bundles of format 1 only"),
+        (lambda m: m.update(format_version=1), "reads bundles of format 2 only; build the bundle again"),
+        (lambda m: m.update(engine="pickled"), "engine"),
         (lambda m: m.update(labels=["one", "one", "two"]), "a label occurs twice"),
         (lambda m: m.update(labels=["one"]), "labels"),
         (lambda m: m.update(temperature=0), "temperature"),

@@ -1,0 +1,51 @@
+"""Runs calibration texts through the fp32 graph and makes each product's INT8 recipe from what its input was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from models import passes
+from models.build.encoder import Encoder
+from models.build.graph import Writer
+from models.build.quantize import LEAST, Recipe, by_row, fixed
+from models.engines import open_session
+from models.types import Encoding
+
+# Tokens whose values are kept for each product: above the largest usual number of inputs (3,072), so that the second moments have
+# full rank, and a few hundred MB at most for a DistilBERT.
+MOST_ROWS: Final = 4096
+# Texts beyond this many add nothing that the rows kept could show.
+MOST_TEXTS: Final = 384
+TEXTS_PER_PASS: Final = 8
+
+
+def make_recipes(encoder: Encoder, encodings: Sequence[Encoding], *, reduce_range: bool = False) -> dict[str, Recipe]:
+    """A recipe for each product of the encoder's graph, from encodings of typical texts."""
+    writer = Writer(encoder, probe=True)
+    session = open_session(writer.write().SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    inputs = list(dict.fromkeys(tensor for tensor, _ in writer.probes.values()))
+    rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
+    # Every so many, so that a long file that is sorted by anything is seen from end to end.
+    chosen = encodings[:: -(-len(encodings) // MOST_TEXTS)]
+    share = min(1.0, MOST_ROWS / sum(map(len, chosen)))
+    for start in range(0, len(chosen), TEXTS_PER_PASS):
+        outputs = session.run(inputs, passes.feeds(chosen[start : start + TEXTS_PER_PASS]))
+        for name, values in zip(inputs, map(np.asarray, outputs), strict=True):
+            keep = max(1, round(len(values) * share))
+            rows[name].append(values[np.linspace(0, len(values) - 1, keep).astype(np.int64)])
+    samples = {name: np.concatenate(parts) for name, parts in rows.items()}
+    recipes: dict[str, Recipe] = {}
+    for name, (tensor, dense) in writer.probes.items():
+        kind = name.rpartition(".")[2]
+        if kind == "down":
+            recipes[name] = by_row(dense, samples[tensor], LEAST[encoder.activation], reduce_range=reduce_range)
+        elif kind == "context":
+            recipes[name] = by_row(dense, samples[tensor], None, reduce_range=reduce_range)
+        else:
+            recipes[name] = fixed(dense, samples[tensor], reduce_range=reduce_range)
+    return recipes

@@ -1,0 +1,111 @@
+"""How a batch becomes logits: the padding-free pass, and the padded one for graphs that were traced.
+
+An engine owns one ONNX Runtime session, which all worker threads share, and holds no mutable state besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from models import passes
+from models.bundle import MODEL, BundleError, EngineName, Manifest
+from models.packing import near_length_groups
+from models.types import Encoding
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Engine(Protocol):
+    """Encodings to logits. May be called from any thread, also at the same time."""
+
+    # True if a text's logits are the same, to the bit, whatever texts share its batch.
+    is_batch_invariant: bool
+
+    def logits(self, encodings: Sequence[Encoding]) -> Floats:
+        """Raw logits, shape [texts, labels], in the order of the encodings; at least one encoding."""
+
+
+class PackedEngine:
+    """The padding-free graph that `models.build.graph` writes; its inputs are `models.passes.INPUTS`."""
+
+    is_batch_invariant = True
+
+    def __init__(self, model: bytes, manifest: Manifest) -> None:
+        # The graph is written with the operators that are to run. More optimization would replace Add and LayerNormalization by
+        # SkipLayerNormalization, which is several times slower than the two.
+        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
+        self._labels = len(manifest.labels)
+
+    def logits(self, encodings: Sequence[Encoding]) -> Floats:
+        """Raw logits, shape [texts, labels]."""
+        logits = np.empty((len(encodings), self._labels), dtype=np.float32)
+        for group in passes.plan([len(encoding) for encoding in encodings]):
+            (rows,) = self._session.run(None, passes.feeds([encodings[index] for index in group]))
+            logits[group] = np.asarray(rows)[: len(group)]
+        return logits
+
+
+class PaddedEngine:
+    """A traced graph that takes token ids and a mask, shape [texts, longest]; texts of near length share a pass."""
+
+    INPUTS: Final = ("input_ids", "attention_mask")
+    is_batch_invariant = False
+
+    def __init__(self, model: bytes, manifest: Manifest) -> None:
+        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        check_signature(self._session, self.INPUTS, len(manifest.labels))
+        self._labels = len(manifest.labels)
+        self._pad = manifest.pad_token_id
+
+    def logits(self, encodings: Sequence[Encoding]) -> Floats:
+        """Raw logits, shape [texts, labels]."""
+        logits = np.empty((len(encodings), self._labels), dtype=np.float32)
+        for group in near_length_groups([len(encoding) for encoding in encodings]):
+            logits[group] = self.run([encodings[index] for index in group])
+        return logits
+
+    def run(self, encodings: Sequence[Encoding]) -> Floats:
+        """One padded pass."""
+        longest = max(map(len, encodings))
+        ids = np.full((len(encodings), longest), self._pad, dtype=np.int64)
+        mask = np.zeros((len(encodings), longest), dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding)] = encoding.ids
+            mask[row, : len(encoding)] = 1
+        (logits,) = self._session.run(None, dict(zip(self.INPUTS, (ids, mask), strict=True)))
+        return np.asarray(logits)
+
+
+ENGINES: Final[Mapping[EngineName, type[PackedEngine | PaddedEngine]]] = {"packed": PackedEngine, "padded": PaddedEngine}
+
+
+def open_session(model: bytes, level: ort.GraphOptimizationLevel, threads: int = 1) -> ort.InferenceSession:
+    """A session on the CPU. Raises `BundleError` when the runtime cannot load the graph."""
+    options = ort.SessionOptions()
+    # Each worker thread runs whole passes alone: two threads inside one pass run in lockstep, which loses on a busy machine.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning thread burns a core that the event loop or another worker could use.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Memory patterns are planned per input shape; with lengths that vary they only grow.
+    options.enable_mem_pattern = False
+    options.graph_optimization_level = level
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no public base class
+        raise BundleError(f"{MODEL}: ONNX Runtime cannot load it: {error}") from error
+
+
+def check_signature(session: ort.InferenceSession, inputs: Sequence[str], labels: int) -> None:
+    """Raise `BundleError` unless the graph takes these inputs and gives one output of shape [texts, labels]."""
+    found = tuple(value.name for value in session.get_inputs())
+    outputs = [tuple(value.shape) for value in session.get_outputs()]
+    if found != tuple(inputs) or len(outputs) != 1 or outputs[0][-1] != labels:
+        raise BundleError(f"{MODEL}: inputs {found} and outputs {outputs} are not ({', '.join(inputs)}) -> [texts, {labels}]")
