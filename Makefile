@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build serve test lint test-build loadtest model lock clean
+.PHONY: help setup setup-dev setup-build serve test lint test-build loadtest ladder model lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-build: setup-dev setup-build ## train, export, quantize and verify a tiny m
 
 loadtest: setup-dev ## Locust against a server that it starts and stops; USERS, DURATION and HOST may be set
 	$(BIN)/python -m loadtest.run
+
+ladder: setup-build ## every step from PyTorch to the served engine, measured here; SHAPE=minilm or distilbert, OUT a folder
+	$(BIN)/supportbot ladder --shape $(or $(SHAPE),minilm) --out $(or $(OUT),dist/ladder-$(or $(SHAPE),minilm))
 
 model: setup-build ## train and build the embedded bundle again; DATA names the folder of the training sources
 	$(BIN)/python -m models.build.supportbot $(DATA) dist/checkpoint dist/supportbot

@@ -40,15 +40,20 @@ class PackedEngine:
         # SkipLayerNormalization, which is several times slower than the two.
         self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
-        self._labels = len(manifest.labels)
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels]."""
-        logits = np.empty((len(encodings), self._labels), dtype=np.float32)
-        for group in passes.plan([len(encoding) for encoding in encodings]):
-            (rows,) = self._session.run(None, passes.feeds([encodings[index] for index in group]))
-            logits[group] = np.asarray(rows)[: len(group)]
-        return logits
+        return packed_logits(self._session, encodings)
+
+
+def packed_logits(session: ort.InferenceSession, encodings: Sequence[Encoding]) -> Floats:
+    """Run a batch through a padding-free graph, in the passes that `models.passes` plans."""
+    groups = passes.plan([len(encoding) for encoding in encodings])
+    outputs = [session.run(None, passes.feeds([encodings[index] for index in group])) for group in groups]
+    logits = np.empty((len(encodings), outputs[0][0].shape[1]), dtype=np.float32)
+    for group, (rows,) in zip(groups, outputs, strict=True):
+        logits[group] = rows[: len(group)]  # a lone text has a second row
+    return logits
 
 
 class PaddedEngine:

@@ -6,6 +6,7 @@ import typer
 
 from server.commands.build import build
 from server.commands.classify import classify
+from server.commands.ladder import ladder
 from server.commands.serve import serve
 from server.commands.train import train
 from server.commands.verify import verify
@@ -18,5 +19,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, train, build, verify):
+for command in (serve, classify, train, build, verify, ladder):
     app.command()(command)

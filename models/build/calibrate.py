@@ -24,11 +24,13 @@ MOST_TEXTS: Final = 384
 TEXTS_PER_PASS: Final = 8
 
 
-def make_recipes(encoder: Encoder, encodings: Sequence[Encoding], *, reduce_range: bool = False) -> dict[str, Recipe]:
-    """A recipe for each product of the encoder's graph, from encodings of typical texts."""
-    writer = Writer(encoder, probe=True)
-    session = open_session(writer.write().SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-    inputs = list(dict.fromkeys(tensor for tensor, _ in writer.probes.values()))
+def make_recipes(
+    encoder: Encoder, encodings: Sequence[Encoding], *, reduce_range: bool = False, writer: type[Writer] = Writer
+) -> dict[str, Recipe]:
+    """A recipe for each product of the graph that `writer` makes of the encoder, from encodings of typical texts."""
+    probing = writer(encoder, probe=True)
+    session = open_session(probing.write().SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    inputs = list(dict.fromkeys(tensor for tensor, _ in probing.probes.values()))
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
     # Every so many, so that a long file that is sorted by anything is seen from end to end.
     chosen = encodings[:: -(-len(encodings) // MOST_TEXTS)]
@@ -40,7 +42,7 @@ def make_recipes(encoder: Encoder, encodings: Sequence[Encoding], *, reduce_rang
             rows[name].append(values[np.linspace(0, len(values) - 1, keep).astype(np.int64)])
     samples = {name: np.concatenate(parts) for name, parts in rows.items()}
     recipes: dict[str, Recipe] = {}
-    for name, (tensor, dense) in writer.probes.items():
+    for name, (tensor, dense) in probing.probes.items():
         kind = name.rpartition(".")[2]
         if kind == "down":
             recipes[name] = by_row(dense, samples[tensor], LEAST[encoder.activation], reduce_range=reduce_range)

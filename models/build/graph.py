@@ -84,6 +84,7 @@ class Writer:
         self._g = _Graph()
         # What the probing graph tells: the name of each product, the tensor that is its input, and its weights.
         self.probes: dict[str, tuple[str, Dense]] = {}
+        self._views: tuple[str, ...] = ()
 
     def write(self) -> onnx.ModelProto:
         """The model: inputs `models.passes.INPUTS`, output `logits`, shape [texts, labels]."""
@@ -91,9 +92,9 @@ class Writer:
         hidden = self._embed()
         # Where the rows' queries, keys and values are when their joint product is read as [3 x tokens, hidden].
         queries = g.op("Mul", "rows", g.index(3))
-        views = [queries, g.op("Add", queries, g.index(1)), g.op("Add", queries, g.index(2))]
+        self._views = queries, g.op("Add", queries, g.index(1)), g.op("Add", queries, g.index(2))
         for number in range(len(encoder.layers) - 1):
-            hidden = self._layer(number, hidden, views)
+            hidden = self._layer(number, hidden)
         logits = self._head(self._last_layer(len(encoder.layers) - 1, hidden))
         g.nodes[-1].output[0] = "logits"
         assert logits == g.nodes[-1].name
@@ -114,7 +115,7 @@ class Writer:
             words = g.op("Gather", g.constant("words.table", encoder.words), "input_ids", axis=0)
         return self._norm("embeddings.norm", g.op("Add", words, positions), encoder.norm)
 
-    def _layer(self, number: int, hidden: str, views: list[str]) -> str:
+    def _layer(self, number: int, hidden: str) -> str:
         g, layer, width = self._g, self._encoder.layers[number], self._encoder.hidden
         name = f"layer.{number}"
         joined = Dense(
@@ -123,12 +124,11 @@ class Writer:
         )
         product = self._dense(f"{name}.attention", hidden, joined)
         thirds = g.op("Reshape", product, g.integers(-1, width))
-        sides = [g.op("Gather", thirds, view, axis=0) for view in views]
+        sides = [g.op("Gather", thirds, view, axis=0) for view in self._views]
         heads = self._encoder.heads
         mixed = g.op("Attention", *sides, "mask", q_num_heads=heads, kv_num_heads=heads)
         context = g.op("Gather", g.op("Reshape", mixed, g.integers(-1, width)), "slots", axis=0)
-        output = Dense(layer.output.weight, layer.output.bias + layer.value.bias @ layer.output.weight)
-        return self._feed_forward(number, hidden, self._dense(f"{name}.context", context, output))
+        return self._after_attention(number, hidden, context)
 
     def _last_layer(self, number: int, hidden: str) -> str:
         g, layer, encoder = self._g, self._encoder.layers[number], self._encoder
@@ -146,11 +146,13 @@ class Writer:
         values = layer.value.weight.reshape(width, heads, size).transpose(1, 0, 2)
         context = g.op("Transpose", g.op("MatMul", mixed, self._table(f"{name}.value", values)), perm=[1, 0, 2])
         context = g.op("Reshape", context, g.integers(-1, width))
-        output = Dense(layer.output.weight, layer.output.bias + layer.value.bias @ layer.output.weight)
-        return self._feed_forward(number, first, self._dense(f"{name}.context", context, output))
+        return self._after_attention(number, first, context)
 
-    def _feed_forward(self, number: int, residual: str, attended: str) -> str:
+    def _after_attention(self, number: int, residual: str, context: str) -> str:
+        """The rest of a layer, for all tokens or for some: both shape [rows, hidden]."""
         g, layer, name = self._g, self._encoder.layers[number], f"layer.{number}"
+        output = Dense(layer.output.weight, layer.output.bias + layer.value.bias @ layer.output.weight)
+        attended = self._dense(f"{name}.context", context, output)
         middle = self._norm(f"{name}.norm1", g.op("Add", attended, residual), layer.norm1)
         up = self._activate(self._encoder.activation, self._dense(f"{name}.up", middle, layer.up))
         down = self._dense(f"{name}.down", up, layer.down)
