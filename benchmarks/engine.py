@@ -44,9 +44,8 @@ def main(rounds: int, texts: int) -> None:
             seen.append(texts / seconds(classifier, encodings, workers))
     ratios = [two / one for one, two in zip(rates[1], rates[WORKERS], strict=True)]
     one, two = (statistics.median(seen) for seen in rates.values())
-    say(
-        f"one worker {one:.0f} texts/s, two {two:.0f}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    say(f"one worker {one:.0f} texts/s, two {two:.0f}: ratio {ratio}")
 
     starts = []
     for _ in range(rounds):

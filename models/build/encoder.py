@@ -147,7 +147,7 @@ def read_encoder(folder: Path) -> Encoder:
     that are missing, damaged or do not fit together.
     """
     config = read_config(folder)
-    family = config.get("model_type")
+    family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise UnsupportedEncoder(f"config.json: model_type = {family!r} is not supported (only {', '.join(map(repr, FAMILIES))})")
     config.demand("pruned_heads", {}, [])

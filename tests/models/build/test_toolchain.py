@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models.build.dataset import Example
-from models.bundle import TOKENIZER, Bundle, embedded_bundle
+from models.bundle import TOKENIZER, Bundle, EngineName, embedded_bundle
 from models.classifier import Classifier
 from server.cli import app
 
@@ -159,21 +160,25 @@ def test_weights_are_signed_and_scaled_per_channel(bundle: Path) -> None:
     onnx = pytest.importorskip("onnx")
     graph = onnx.load_from_string(Bundle.open(bundle).model).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
-    assert len(products) >= 12
+    products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert len(products) == 8  # four in each of two layers
     for node in products:
         assert weights[node.input[1]].data_type == onnx.TensorProto.INT8
         assert len(weights[node.input[3]].dims) == 1
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(family: str, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "engine"), [("bert", "padded"), ("distilbert", "packed"), ("electra", None)])
+def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(
+    family: str, engine: EngineName | None, base: Path, tmp_path: Path
+) -> None:
     from models.build.builder import BuildOptions, build_bundle
 
     torch.manual_seed(5)
     labels = {"num_labels": 3, "id2label": {0: "x", 1: "y", 2: "z"}}
     if family == "bert":
         model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, **labels))
+    elif family == "electra":
+        model = transformers.ElectraForSequenceClassification(transformers.ElectraConfig(**TINY, embedding_size=32, **labels))
     else:
         config = transformers.DistilBertConfig(vocab_size=30522, dim=32, n_layers=2, n_heads=2, hidden_dim=64, **labels)
         model = transformers.DistilBertForSequenceClassification(config)
@@ -181,12 +186,58 @@ def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(family: str, base: Pat
     model.eval().save_pretrained(folder)
     for name in (TOKENIZER, "tokenizer_config.json"):
         shutil.copy(base / name, folder)
-    build_bundle(folder, tmp_path / "bundle", BuildOptions("tiny", precision="fp32", max_length=64), [], [])
+    build_bundle(folder, tmp_path / "bundle", BuildOptions("tiny", precision="fp32", max_length=64, engine=engine), [], [])
     classifier = Classifier.open(tmp_path / "bundle")
+    assert classifier.manifest.engine == (engine or "padded")
     encodings = [classifier.encode(text) for text in ("hi", "a somewhat longer text, with more tokens", "word " * 100)]
     with torch.inference_mode():
         expected = [model(input_ids=torch.tensor([encoding.ids])).logits.numpy()[0] for encoding in encodings]
     assert np.abs(classifier.logits(encodings) - np.stack(expected)).max() < 1e-4
+
+
+def test_a_padded_int8_bundle_is_served_too(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    result = run("build", checkpoint, tmp_path / "padded", "--engine", "padded", "--dev", data)
+    assert result.exit_code == 0, result.stderr
+    classifier = Classifier.open(tmp_path / "padded")
+    classifier.self_check()
+    texts = ["please refund it", "please crash it now or later, whenever you like", "hello"]
+    predictions = classifier.predict([classifier.encode(text) for text in texts])
+    assert [prediction.label for prediction in predictions] == ["billing", "technical", "general"]
+
+
+def test_the_padding_free_build_needs_no_torch(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)  # makes importing it an error
+    monkeypatch.delitem(sys.modules, "models.build.trace", raising=False)
+    assert run("build", checkpoint, tmp_path / "packed", "--calibration", data, "--reduce-range").exit_code == 0
+    assert Classifier.open(tmp_path / "packed").manifest.engine == "packed"
+    refused = run("build", checkpoint, tmp_path / "padded", "--engine", "padded")
+    assert refused.exit_code == 1
+    assert "tracing needs torch and transformers" in refused.stderr
+
+
+def test_the_ladder_s_steps_compute_the_same_model(base: Path, tmp_path: Path) -> None:
+    from models.build.ladder import STEPS, Result, as_json, draw, markdown, run_ladder
+
+    torch.manual_seed(5)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, num_labels=3))
+    model.eval().save_pretrained(tmp_path / "checkpoint")
+    generator = np.random.default_rng(1)
+    texts = [generator.integers(1000, 30000, length).tolist() for length in (5, 40, 17, 64, 9, 33, 100, 3)]
+    result = Result("tiny", len(texts), 1, 1, 34.0)
+    (tmp_path / "work").mkdir()
+    run_ladder(tmp_path / "checkpoint", tmp_path / "work", result, texts, texts[0], lambda _: None)
+    assert set(result.steps) == {step.name for step in STEPS}
+    for step in STEPS:
+        measured = result.steps[step.name]["mixed"]
+        assert measured.largest_probability_change < (1e-5 if step.name in {"1", "2", "3"} else 0.2)
+        assert result.peaks[step.name] > 10
+    assert json.loads(as_json(result))["limit_gmacs"] > 0
+    assert markdown(result).count("padding-free INT8") == 2
+    draw(result, tmp_path / "ladder.png")
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_bundle_that_misses_an_expected_label_is_not_left_behind(checkpoint: Path, tmp_path: Path) -> None:

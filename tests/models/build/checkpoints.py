@@ -1,0 +1,72 @@
+"""Tiny random checkpoints of each family, as transformers saves them. Needs torch and transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import transformers
+
+from models.types import Encoding
+
+VOCABULARY: Final = 200
+# The lowest id that has no meaning of its own: RoBERTa's positions depend on which tokens are padding.
+FIRST_ID: Final = 6
+CLASSES: Final = {
+    "bert": ("BertConfig", "BertForSequenceClassification"),
+    "distilbert": ("DistilBertConfig", "DistilBertForSequenceClassification"),
+    "roberta": ("RobertaConfig", "RobertaForSequenceClassification"),
+    "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForSequenceClassification"),
+}
+# DistilBERT has names of its own.
+NAMES: Final = {
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_act": "activation",
+}
+DEFAULTS: Final = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 200,
+    "vocab_size": VOCABULARY,
+    "num_labels": 3,
+}
+
+
+def save(folder: Path, family: str, seed: int = 1, **options: Any) -> Any:  # noqa: ANN401 - a torch module
+    """Save a checkpoint and return its model. All its numbers are random and large enough that every one of them matters.
+
+    They come from numpy, whose numbers are the same on every machine; a fresh model's biases and norms would all be 0 or 1.
+    """
+    values = DEFAULTS | options
+    if family == "distilbert":
+        values = {NAMES.get(name, name): value for name, value in values.items()}
+    config_class, model_class = (getattr(transformers, name) for name in CLASSES[family])
+    model = model_class(config_class(**values)).eval()
+    generator = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            around = 1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0
+            numbers = around + 0.25 * generator.normal(size=tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(numbers.astype(np.float32)))
+    model.save_pretrained(folder)
+    return model
+
+
+def random_encodings(seed: int, lengths: list[int], vocabulary: int = VOCABULARY) -> list[Encoding]:
+    """Random texts of these lengths, in tokens."""
+    generator = np.random.default_rng(seed)
+    return [Encoding(tuple(generator.integers(FIRST_ID, vocabulary, length).tolist()), False) for length in lengths]
+
+
+def logits_alone(model: Any, encodings: list[Encoding]) -> Any:  # noqa: ANN401 - a torch module; float32, shape [texts, labels]
+    """What torch says of each text in a batch of its own."""
+    with torch.inference_mode():
+        rows = [model(input_ids=torch.tensor([encoding.ids])).logits.numpy() for encoding in encodings]
+    return np.concatenate(rows)
