@@ -21,7 +21,7 @@ from models.engines import open_session
 
 TOKENS = 256
 MICROSOFT = "com.microsoft"
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = Mapping[str, Any]  # numpy arrays and scalars
 KINDS = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int64": TensorProto.INT64, "int32": TensorProto.INT32}
 RANDOM = np.random.default_rng(1)
 
@@ -33,7 +33,10 @@ def main(rounds: int) -> None:
         for name, nodes, feeds, constants in rowwise(width):
             print(f"  {name:44} {nanoseconds(nodes, feeds, constants, rounds):8.0f}")  # noqa: T201
         for row in (16, 32, 64, 128, 256):
-            shown = "  ".join(f"{name} {nanoseconds(*rest, rounds):.0f}" for name, *rest in attention(width, row))
+            designs = attention(width, row)
+            shown = "  ".join(
+                f"{name} {nanoseconds(nodes, feeds, constants, rounds):.0f}" for name, nodes, feeds, constants in designs
+            )
             print(f"  attention in rows of {row}: {shown}")  # noqa: T201
 
 

@@ -22,9 +22,12 @@ class SelfCheckFailed(Exception):
 
 
 class Classifier:
-    """A verified bundle, ready to classify. Implements `models.types.TextClassifier`; holds no mutable state of its own."""
+    """A verified bundle, ready to classify. Implements `models.types.TextClassifier`; holds no mutable state of its own.
 
-    def __init__(self, bundle: Bundle) -> None:
+    `threads` share each pass; more than 1 is for measuring only (see `models.engines.open_session`).
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         manifest = bundle.manifest
         self.manifest: Manifest = manifest
         self.labels = tuple(manifest.labels)
@@ -33,12 +36,12 @@ class Classifier:
             self._tokenizer = Tokenizer(bundle.tokenizer, manifest.max_length)
         except TokenizerError as error:
             raise BundleError(f"{TOKENIZER}: {error}") from error
-        self._engine: Engine = ENGINES[manifest.engine](bundle.model, manifest)
+        self._engine: Engine = ENGINES[manifest.engine](bundle.model, manifest, threads)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, threads: int = 1) -> Self:
         """Open a bundle folder. Raises `BundleError` when it is not whole or not loadable."""
-        return cls(Bundle.open(folder))
+        return cls(Bundle.open(folder), threads)
 
     def encode(self, text: str) -> Encoding:
         """Tokenize one text. Raises `BlankTextError`."""

@@ -35,10 +35,10 @@ class PackedEngine:
 
     is_batch_invariant = True
 
-    def __init__(self, model: bytes, manifest: Manifest) -> None:
+    def __init__(self, model: bytes, manifest: Manifest, threads: int = 1) -> None:
         # The graph is written with the operators that are to run. More optimization would replace Add and LayerNormalization by
         # SkipLayerNormalization, which is several times slower than the two.
-        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, threads)
         check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
@@ -62,8 +62,8 @@ class PaddedEngine:
     INPUTS: Final = ("input_ids", "attention_mask")
     is_batch_invariant = False
 
-    def __init__(self, model: bytes, manifest: Manifest) -> None:
-        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    def __init__(self, model: bytes, manifest: Manifest, threads: int = 1) -> None:
+        self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, threads)
         check_signature(self._session, self.INPUTS, len(manifest.labels))
         self._labels = len(manifest.labels)
         self._pad = manifest.pad_token_id

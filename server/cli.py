@@ -9,6 +9,7 @@ from server.commands.classify import classify
 from server.commands.ladder import ladder
 from server.commands.serve import serve
 from server.commands.train import train
+from server.commands.tune import tune
 from server.commands.verify import verify
 
 app = typer.Typer(
@@ -19,5 +20,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, train, build, verify, ladder):
+for command in (serve, classify, train, build, verify, tune, ladder):
     app.command()(command)

@@ -20,7 +20,7 @@ from models.build.calibrate import make_recipes
 from models.build.card import render_card
 from models.build.checkpoint import Checkpoint, CheckpointError, UnsupportedEncoder, read_checkpoint
 from models.build.dataset import Example, read_examples
-from models.build.encoder import FAMILIES, read_encoder
+from models.build.encoder import FAMILIES, Encoder, read_encoder
 from models.build.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
 from models.build.graph import Writer
 from models.build.metrics import Floats
@@ -139,20 +139,16 @@ def _packed_graphs(
     checkpoint: Checkpoint, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]
 ) -> _Graphs | None:
     """The padding-free graphs, or None where the checkpoint is to be traced."""
-    family = checkpoint.config.get("model_type")
+    family = str(checkpoint.config.get("model_type"))
     if options.engine == "padded":
         return None
     if options.engine is None and family not in FAMILIES:
         say(f"there is no padding-free graph for {family!r} (only for {', '.join(FAMILIES)}): tracing it, with padded passes")
         return None
     try:
-        encoder = read_encoder(checkpoint.folder)
+        encoder, tokenizer = _encoder(checkpoint)
     except UnsupportedEncoder as error:
         raise UnsupportedEncoder(f"{error}; --engine padded traces the model instead") from error
-    encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
-    tokenizer = _tokenizer(checkpoint)
-    if tokenizer.vocabulary > len(encoder.words):
-        raise CheckpointError(f"tokenizer.json has {tokenizer.vocabulary} tokens, the model {len(encoder.words)}: not a pair")
     say(f"writing the padding-free graph of a {encoder.family} with {len(encoder.layers)} layers of {encoder.hidden}")
     fp32 = Writer(encoder).write().SerializeToString()
     if options.precision == "fp32":
@@ -181,11 +177,49 @@ def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, sa
     return _Graphs("padded", fp32.read_bytes(), int8.read_bytes())
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def _encoder(checkpoint: Checkpoint) -> tuple[Encoder, Tokenizer]:
+    """The weights, with as many positions as are read, and the tokenizer that goes with them. Raises `CheckpointError`."""
+    encoder = read_encoder(checkpoint.folder)
+    encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
     try:
-        return Tokenizer(checkpoint.tokenizer, checkpoint.max_length)
+        tokenizer = Tokenizer(checkpoint.tokenizer, checkpoint.max_length)
     except TokenizerError as error:
         raise CheckpointError(f"{checkpoint.folder / TOKENIZER}: {error}") from error
+    if tokenizer.vocabulary > len(encoder.words):
+        raise CheckpointError(f"tokenizer.json has {tokenizer.vocabulary} tokens, the model {len(encoder.words)}: not a pair")
+    return encoder, tokenizer
+
+
+def open_checkpoint(folder: Path, max_length: int | None = None, temperature: float = 1.0) -> Classifier:
+    """A checkpoint folder as an fp32 classifier in memory, on the padding-free graph; `max_length` as in `read_checkpoint`.
+
+    It has no golden texts, so there is nothing that `self_check` could check. Raises `CheckpointError`, `UnsupportedEncoder` where
+    there is no padding-free graph, and `BundleError` when the runtime cannot load the graph.
+    """
+    checkpoint = read_checkpoint(folder, max_length)
+    model = Writer(_encoder(checkpoint)[0]).write().SerializeToString()
+    draft = _draft(checkpoint, _Graphs("packed", model, model), BuildOptions("checkpoint", precision="fp32"))
+    return Classifier(Bundle(draft.model_copy(update={"temperature": temperature}), model, checkpoint.tokenizer))
+
+
+def _draft(checkpoint: Checkpoint, graphs: _Graphs, options: BuildOptions) -> Manifest:
+    """The manifest as far as it is known before anything was measured."""
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=options.name,
+        version=options.version or hashlib.sha256(graphs.model).hexdigest()[:8],
+        engine=graphs.engine,
+        precision=options.precision,
+        labels=checkpoint.labels,
+        max_length=checkpoint.max_length,
+        pad_token_id=checkpoint.pad_token_id,
+        temperature=1.0,
+        files={MODEL: _record(graphs.model), TOKENIZER: _record(checkpoint.tokenizer)},
+        goldens=[Golden(text="draft", label=checkpoint.labels[0], logits=[0.0] * len(checkpoint.labels))],
+        golden_tolerance=GOLDEN_TOLERANCE[options.precision],
+        provenance={},
+        verification={},
+    )
 
 
 def _finish(
@@ -197,22 +231,7 @@ def _finish(
     say: Callable[[str], None],
 ) -> Manifest:
     model, tokenizer = graphs.model, checkpoint.tokenizer
-    draft = Manifest(
-        format_version=FORMAT_VERSION,
-        name=options.name,
-        version=options.version or hashlib.sha256(model).hexdigest()[:8],
-        engine=graphs.engine,
-        precision=options.precision,
-        labels=checkpoint.labels,
-        max_length=checkpoint.max_length,
-        pad_token_id=checkpoint.pad_token_id,
-        temperature=1.0,
-        files={MODEL: _record(model), TOKENIZER: _record(tokenizer)},
-        goldens=[Golden(text="draft", label=checkpoint.labels[0], logits=[0.0] * len(checkpoint.labels))],
-        golden_tolerance=GOLDEN_TOLERANCE[options.precision],
-        provenance={},
-        verification={},
-    )
+    draft = _draft(checkpoint, graphs, options)
     built = Classifier(Bundle(draft, model, tokenizer))
     fp32 = Classifier(Bundle(draft, graphs.fp32, tokenizer))
     temperature = 1.0

@@ -47,6 +47,16 @@ def read_examples(files: Sequence[tuple[Path, float]], *, text_column: str = "te
     return examples
 
 
+def read_texts(path: Path, *, text_column: str = "text") -> list[str]:
+    """The texts of a file that needs no labels. Raises `DatasetError` for rows that cannot be used, `TableError` for the file."""
+    rows = list(read_table(path, text_column=text_column))
+    if bad := [row for row in rows if isinstance(row, BadRow)]:
+        raise DatasetError(f"{len(bad)} of {len(rows)} rows cannot be used, first {bad[0]}")
+    if not rows:
+        raise DatasetError(f"{path}: no texts")
+    return [row.text for row in rows if not isinstance(row, BadRow)]
+
+
 def label_names(examples: Sequence[Example]) -> list[str]:
     """The distinct labels in alphabetical order, so that the order of rows never changes the meaning of a class index."""
     labels = sorted({example.label for example in examples})

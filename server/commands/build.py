@@ -79,7 +79,7 @@ def build(
 
         BUNDLE=my-bundle supportbot serve
     """
-    from models.build.dataset import DatasetError, read_examples
+    from models.build.dataset import DatasetError, read_examples, read_texts
     from models.classifier import SelfCheckFailed
 
     try:
@@ -97,7 +97,7 @@ def build(
             precision=precision.value,
             max_length=max_length,
             engine=ENGINE_NAMES[engine],
-            calibration=_texts(calibration) if calibration else (),
+            calibration=read_texts(calibration) if calibration else (),
             reduce_range=reduce_range,
             goldens=texts,
         )
@@ -107,19 +107,6 @@ def build(
     except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)
     say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with BUNDLE={bundle} supportbot serve")
-
-
-def _texts(path: Path) -> list[str]:
-    """The texts of a file without labels needed. Raises `DatasetError`."""
-    from models.build.dataset import DatasetError
-    from models.tables import BadRow, read_table
-
-    rows = list(read_table(path))
-    if bad := [row for row in rows if isinstance(row, BadRow)]:
-        raise DatasetError(f"{len(bad)} of {len(rows)} rows cannot be used, first {bad[0]}")
-    if not rows:
-        raise DatasetError(f"{path}: no texts")
-    return [row.text for row in rows if not isinstance(row, BadRow)]
 
 
 def _named(argument: str) -> tuple[str, Path]:

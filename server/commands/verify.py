@@ -4,67 +4,108 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.bundle import BundleError
+from models.bundle import MANIFEST, BundleError
 from models.tables import TableError
 from server.commands.console import fail, progress_bar, stderr
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from models.build.verify import Bounds, Measured, Report
     from models.classifier import Classifier
+
+NEEDS_ONNX = "a checkpoint as reference needs onnx and safetensors: run `make setup-build`, or install supportbot[build]"
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
     data: Annotated[list[Path] | None, typer.Option(help="Labelled texts to measure on. May be repeated.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Another bundle with the same labels to compare with.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A bundle, or the Hugging Face checkpoint it was built from, with the same labels, to compare with."),
+    ] = None,
     text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column or key of the label.")] = "label",
-    min_accuracy: Annotated[float, typer.Option(min=0.0, max=1.0, help="Fail below this accuracy.")] = 0.0,
-    min_match: Annotated[float, typer.Option(min=0.0, max=1.0, help="Fail below this share of the reference's labels.")] = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output instead of a table.")] = False,
+    compositions: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Random batches to try all the texts in; 0 tries none.")
+    ] = 1000,
+    min_accuracy: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this accuracy on any file.")] = None,
+    min_macro_f1: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this macro-F1 on any file.")] = None,
+    max_ece: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Fail above this expected calibration error on any file.")
+    ] = None,
+    min_match: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Fail below this share of the reference's labels on any file.")
+    ] = None,
+    max_change: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Fail if a probability is further than this from the reference's.")
+    ] = None,
+    max_flips: Annotated[
+        int | None, typer.Option(min=0, help="Fail if more answers than this get another label in a random batch.")
+    ] = None,
+    max_composition_change: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Fail if a random batch changes a probability by more than this.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output instead of tables.")] = False,
 ) -> None:
-    """Check a bundle: hashes, golden texts, and with --data its quality on labelled texts.
+    """Check a bundle: hashes, golden texts, and with --data its quality, its nearness to a reference, and what batch-mates change.
 
-    Exit status 0 when everything holds, 1 when a check or a bound fails. Needs neither torch nor transformers.
+    Exit status 0 when everything holds, 1 when a check or a bound fails. Needs neither torch nor transformers; a checkpoint as
+    reference runs in fp32 at the bundle's temperature and needs onnx and safetensors.
+
+    Example:
+
+        supportbot verify my-bundle --data test.csv --reference my-checkpoint --min-match 0.98 --max-flips 0
     """
     from models.build.dataset import DatasetError, read_examples
-    from models.build.evaluate import agreement, quality, targets_of
-    from models.classifier import softmax
+    from models.build.verify import Bounds, measure
 
+    bounds = Bounds(min_accuracy, min_macro_f1, max_ece, min_match, max_change, max_flips, max_composition_change)
+    _demand(bounds, data, reference, compositions)
     classifier = _open(bundle)
-    other = _open(reference) if reference else None
-    if other is not None and other.labels != classifier.labels:
-        fail(f"the labels differ: {classifier.labels} and {other.labels}")
-    report: dict[str, Any] = {"model": classifier.identity, "goldens": len(classifier.manifest.goldens), "sets": {}}
-    faults: list[str] = []
-    for path in data or []:
-        try:
-            examples = read_examples([(path, 1.0)], text_column=text_column, label_column=label_column)
-            targets = targets_of(examples, classifier.labels)
-            texts = [example.text for example in examples]
-            logits = _logits(classifier, texts, f"{path.name}: bundle")
-        except (DatasetError, TableError) as error:
-            fail(f"{path}: {error}")
-        measured = quality(targets, logits, classifier.manifest.temperature)
-        report["sets"][str(path)] = {"quality": asdict(measured)}
-        if measured.accuracy < min_accuracy:
-            faults.append(f"{path}: accuracy {measured.accuracy:.4f} is below {min_accuracy}")
-        if other is not None:
-            expected = softmax(_logits(other, texts, f"{path.name}: reference") / other.manifest.temperature)
-            compared = agreement(softmax(logits / classifier.manifest.temperature), expected)
-            report["sets"][str(path)]["agreement"] = asdict(compared)
-            if compared.label_match < min_match:
-                faults.append(f"{path}: label match {compared.label_match:.4f} is below {min_match}")
+    other = _open_reference(reference, classifier) if reference else None
+    try:
+        with progress_bar() as progress:
+            sets = {
+                str(path): read_examples([(path, 1.0)], text_column=text_column, label_column=label_column) for path in data or []
+            }
+            report = measure(
+                classifier,
+                sets,
+                other,
+                compositions,
+                lambda title, total: partial(progress.advance, progress.add_task(title, total=total)),
+            )
+    except (DatasetError, TableError) as error:
+        fail(str(error))
+    faults = report.faults(bounds)
+    goldens = len(classifier.manifest.goldens)
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        head = {"model": classifier.identity, "goldens": goldens, "reference": other.identity if other else None}
+        typer.echo(json.dumps(head | report.as_json() | {"bounds": asdict(bounds), "faults": faults}, indent=2))
     else:
-        _show(report, classifier.labels)
+        stderr.print(f"{classifier.identity}: hashes and {goldens} golden texts hold")
+        _show(report, classifier.labels, other.identity if other else "")
     if faults:
         fail("\n".join(faults), 1)
+
+
+def _demand(bounds: Bounds, data: list[Path] | None, reference: Path | None, compositions: int) -> None:
+    """Refuse a bound that nothing would be measured for: it would seem to hold."""
+    for name in (name for name, value in asdict(bounds).items() if value is not None):
+        option = f"--{name.replace('_', '-')}"
+        if not data:
+            fail(f"{option} needs --data")
+        if name in {"min_match", "max_change"} and reference is None:
+            fail(f"{option} needs --reference")
+        if name in {"max_flips", "max_composition_change"} and not compositions:
+            fail(f"{option} needs --compositions")
 
 
 def _open(folder: Path) -> Classifier:
@@ -78,32 +119,62 @@ def _open(folder: Path) -> Classifier:
     return classifier
 
 
-def _logits(classifier: Classifier, texts: list[str], title: str) -> Any:  # noqa: ANN401 - a numpy array
-    from models.build.evaluate import logits_alone
+def _open_reference(folder: Path, classifier: Classifier) -> Classifier:
+    is_checkpoint = not (folder / MANIFEST).exists() and all(
+        (folder / name).is_file() for name in ("config.json", "model.safetensors")
+    )
+    other = _open_checkpoint(folder, classifier) if is_checkpoint else _open(folder)
+    if other.labels != classifier.labels:
+        fail(f"the labels differ: {classifier.labels} and {other.labels}")
+    return other
 
-    with progress_bar() as progress:
-        task = progress.add_task(title, total=len(texts))
-        return logits_alone(classifier, texts, lambda done: progress.advance(task, done))
+
+def _open_checkpoint(folder: Path, classifier: Classifier) -> Classifier:
+    try:
+        from models.build.builder import open_checkpoint
+        from models.build.checkpoint import CheckpointError, UnsupportedEncoder
+    except ImportError as error:
+        fail(f"{NEEDS_ONNX} ({error})")
+    try:
+        # As long as the bundle reads and at its temperature, so that nothing but the weights and products differs.
+        return open_checkpoint(folder, classifier.manifest.max_length, classifier.manifest.temperature)
+    except ImportError as error:
+        fail(f"{NEEDS_ONNX} ({error})")
+    except UnsupportedEncoder as error:
+        fail(f"{error}; build a reference with --engine padded --precision fp32 instead", 1)
+    except (BundleError, CheckpointError, OSError) as error:
+        fail(str(error), 1)
 
 
-def _show(report: dict[str, Any], labels: tuple[str, ...]) -> None:
+def _show(report: Report, labels: tuple[str, ...], reference: str) -> None:
     from rich.console import Console
+
+    console = Console()
+    for name, measured in report.sets.items():
+        _show_set(console, name, measured, labels, reference)
+    if report.together is not None and len(report.sets) > 1:
+        _show_set(console, "all", report.together, labels, reference)
+    if (tried := report.compositions) is not None:
+        console.print(
+            f"{tried.batches} random batches, {tried.texts} answers: flips {tried.flips}  moved {tried.moved}  largest probability"
+            f" change {tried.largest_probability_change:.4f}"
+        )
+
+
+def _show_set(console: Console, name: str, measured: Measured, labels: tuple[str, ...], reference: str) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
-    stderr.print(f"{report['model']}: hashes and {report['goldens']} golden texts hold")
-    console = Console()
-    for name, row in report["sets"].items():
-        measured = row["quality"]
-        table = Table(title=f"{name}: {measured['texts']} texts", title_justify="left")
-        for column in ("true \\ predicted", *labels):
-            table.add_column(column, justify="right")
-        for label, counts in zip(labels, measured["confusion"], strict=True):
-            table.add_row(label, *map(str, counts))
-        console.print(table)
-        console.print(f"accuracy {measured['accuracy']:.4f}  macro-F1 {measured['macro_f1']:.4f}  ECE {measured['ece']:.4f}")
-        if "agreement" in row:
-            compared = row["agreement"]
-            console.print(
-                f"label match {compared['label_match']:.4f}  largest probability change"
-                f" {compared['largest_probability_change']:.4f}  mean {compared['mean_probability_change']:.6f}"
-            )
+    judged, compared = measured.quality, measured.agreement
+    table = Table(title=f"{escape(name)}: {judged.texts} texts", title_justify="left")
+    for column in ("true \\ predicted", *map(escape, labels)):
+        table.add_column(column, justify="right")
+    for label, counts in zip(labels, judged.confusion, strict=True):
+        table.add_row(escape(label), *map(str, counts))
+    console.print(table)
+    console.print(f"accuracy {judged.accuracy:.4f}  macro-F1 {judged.macro_f1:.4f}  ECE {judged.ece:.4f}")
+    if compared is not None:
+        console.print(
+            f"against {reference}: label match {compared.label_match:.4f}  largest probability change"
+            f" {compared.largest_probability_change:.4f}  mean {compared.mean_probability_change:.6f}"
+        )

@@ -31,7 +31,7 @@ def records(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.mark.parametrize("command", ["serve", "classify", "train", "build", "verify"])
+@pytest.mark.parametrize("command", ["serve", "classify", "train", "build", "verify", "tune"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -97,20 +97,20 @@ def test_a_damaged_bundle_is_refused(bundle_copy: Path) -> None:
 def test_verify_measures_and_compares(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(LABELLED, encoding="utf-8")
-    result = run("verify", embedded_bundle(), "--data", data, "--reference", embedded_bundle(), "--json")
+    result = run("verify", embedded_bundle(), "--data", data, "--reference", embedded_bundle(), "--compositions", "9", "--json")
     assert result.exit_code == 0, result.stderr
     measured = json.loads(result.stdout)["sets"][str(data)]
     assert measured["quality"]["accuracy"] == pytest.approx(2 / 3)
     assert measured["quality"]["confusion"] == [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
     assert measured["agreement"]["label_match"] == 1.0
-    table = run("verify", embedded_bundle(), "--data", data)
+    table = run("verify", embedded_bundle(), "--data", data, "--compositions", "9")
     assert "accuracy 0.6667" in table.stdout
 
 
 def test_verify_fails_below_a_bound(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(LABELLED, encoding="utf-8")
-    result = run("verify", embedded_bundle(), "--data", data, "--min-accuracy", "0.9")
+    result = run("verify", embedded_bundle(), "--data", data, "--min-accuracy", "0.9", "--compositions", "9")
     assert result.exit_code == 1
     assert "is below 0.9" in result.stderr
 

@@ -218,7 +218,7 @@ def test_the_padding_free_build_needs_no_torch(
     assert "tracing needs torch and transformers" in refused.stderr
 
 
-def test_the_ladder_s_steps_compute_the_same_model(base: Path, tmp_path: Path) -> None:
+def test_the_ladder_s_steps_compute_the_same_model(tmp_path: Path) -> None:
     from models.build.ladder import STEPS, Result, as_json, draw, markdown, run_ladder
 
     torch.manual_seed(5)
