@@ -84,7 +84,7 @@ def memory() -> None:
 def resident_megabytes() -> float:
     """This process's resident set (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def say(line: str) -> None:

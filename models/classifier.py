@@ -67,8 +67,15 @@ class Classifier:
     def self_check(self) -> None:
         """Compare the golden texts' logits with the manifest's. Raises `SelfCheckFailed` with the worst difference and a remedy."""
         goldens = self.manifest.goldens
-        encodings = [self.encode(golden.text) for golden in goldens]
-        alone = np.concatenate([self.logits([encoding]) for encoding in encodings])
+        try:
+            encodings = [self.encode(golden.text) for golden in goldens]
+            alone = np.concatenate([self.logits([encoding]) for encoding in encodings])
+            # One more, so that even a single golden text has company.
+            ids = encodings[0].ids
+            company = Encoding((ids[:1] + ids)[: self.manifest.max_length], truncated=False)
+            together = self.logits([*encodings, company])[:-1]
+        except Exception as error:  # the runtime's exceptions share no public base class
+            raise SelfCheckFailed(f"{self.identity} cannot classify its golden texts: {error}") from error
         differences = np.abs(alone - np.array([golden.logits for golden in goldens])).max(axis=1)
         worst = int(np.argmax(differences))  # the first NaN, should there be one
         allowed = self.manifest.golden_tolerance
@@ -78,7 +85,7 @@ class Classifier:
                 f" allowed, on the golden text {goldens[worst].text[:40]!r}. On an x86 CPU without VNNI, 8-bit products can"
                 " saturate: build the bundle again with --reduce-range or --precision fp32"
             )
-        if self._engine.is_batch_invariant and not np.array_equal(self.logits(encodings), alone):
+        if self._engine.is_batch_invariant and not np.array_equal(together, alone):
             raise SelfCheckFailed(
                 f"{self.identity}: on this machine, a text's logits depend on the texts in its batch. Please report it with the"
                 " CPU's model and ONNX Runtime's version; a bundle built with --engine padded does without that promise"

@@ -112,5 +112,5 @@ def check_signature(session: ort.InferenceSession, inputs: Sequence[str], labels
     """Raise `BundleError` unless the graph takes these inputs and gives one output of shape [texts, labels]."""
     found = tuple(value.name for value in session.get_inputs())
     outputs = [tuple(value.shape) for value in session.get_outputs()]
-    if found != tuple(inputs) or len(outputs) != 1 or outputs[0][-1] != labels:
+    if found != tuple(inputs) or len(outputs) != 1 or outputs[0][-1:] != (labels,):
         raise BundleError(f"{MODEL}: inputs {found} and outputs {outputs} are not ({', '.join(inputs)}) -> [texts, {labels}]")

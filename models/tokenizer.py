@@ -32,8 +32,8 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """The number of token ids, added tokens included."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+        """One more than the largest token id there is, added tokens included; ids may have gaps."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, text: str) -> Encoding:
         """Token ids of the text, special tokens included; what lies beyond 64 characters a token of the limit is not looked at.

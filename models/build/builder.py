@@ -24,10 +24,24 @@ from models.build.encoder import FAMILIES, Encoder, read_encoder
 from models.build.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
 from models.build.graph import Writer
 from models.build.metrics import Floats
-from models.bundle import CARD, FORMAT_VERSION, MANIFEST, MODEL, NAME, TOKENIZER, Bundle, EngineName, FileRecord, Golden, Manifest
+from models.bundle import (
+    CARD,
+    FORMAT_VERSION,
+    MANIFEST,
+    MAX_FILE_BYTES,
+    MODEL,
+    NAME,
+    TOKENIZER,
+    Bundle,
+    EngineName,
+    FileRecord,
+    Golden,
+    Manifest,
+)
 from models.classifier import Classifier, softmax
 from models.hashing import sha256_of_file
 from models.tokenizer import Tokenizer, TokenizerError
+from models.types import BlankTextError
 
 # Texts whose logits the manifest records, unless the caller names others. One is longer than most limits, to cover truncation.
 GOLDEN_TEXTS = (
@@ -50,6 +64,8 @@ GOLDEN_TOLERANCE = {"fp32": 0.001, "int8": 0.1}
 
 # Without other texts to calibrate on, these: tickets of many kinds, in English.
 TICKETS = Path(__file__).parent / "tickets" / "train.jsonl"
+# For the graph itself beside the weights.
+MARGIN_BYTES = 8 << 20
 # Random batches that each test set is tried in; `supportbot verify --compositions` tries more.
 COMPOSITIONS = 300
 
@@ -167,6 +183,7 @@ def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, sa
         from models.build.trace import quantize_int8, trace
     except ImportError as error:
         raise BuildError(f"tracing needs torch and transformers: run `make setup-build` ({error})") from error
+    _tokenizer(checkpoint, checkpoint.config.integer("vocab_size"))
     say("tracing the fp32 graph")
     fp32, int8 = work / "fp32.onnx", work / "int8.onnx"
     trace(checkpoint.folder, checkpoint.max_length, fp32)
@@ -180,14 +197,26 @@ def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, sa
 def _encoder(checkpoint: Checkpoint) -> tuple[Encoder, Tokenizer]:
     """The weights, with as many positions as are read, and the tokenizer that goes with them. Raises `CheckpointError`."""
     encoder = read_encoder(checkpoint.folder)
+    if encoder.parameters * 4 > MAX_FILE_BYTES - MARGIN_BYTES:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {encoder.parameters / 1e6:.0f} million parameters; an ONNX graph ends at 2 GiB, which is some 530"
+            " million in fp32"
+        )
     encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
+    if len(encoder.positions) < checkpoint.max_length:
+        raise CheckpointError(f"max length {checkpoint.max_length} is over the model's {len(encoder.positions)} positions")
+    return encoder, _tokenizer(checkpoint, len(encoder.words))
+
+
+def _tokenizer(checkpoint: Checkpoint, words: int) -> Tokenizer:
+    """The tokenizer, if all its ids are among so many. Raises `CheckpointError`."""
     try:
         tokenizer = Tokenizer(checkpoint.tokenizer, checkpoint.max_length)
     except TokenizerError as error:
         raise CheckpointError(f"{checkpoint.folder / TOKENIZER}: {error}") from error
-    if tokenizer.vocabulary > len(encoder.words):
-        raise CheckpointError(f"tokenizer.json has {tokenizer.vocabulary} tokens, the model {len(encoder.words)}: not a pair")
-    return encoder, tokenizer
+    if tokenizer.vocabulary > words:
+        raise CheckpointError(f"tokenizer.json has token ids up to {tokenizer.vocabulary - 1}, the model {words} words: not a pair")
+    return tokenizer
 
 
 def open_checkpoint(folder: Path, max_length: int | None = None, temperature: float = 1.0) -> Classifier:
@@ -282,6 +311,8 @@ def _verify(
     say(f"trying {COMPOSITIONS} random batches")
     reference, alone = np.concatenate(references), np.concatenate(alones)
     tried = compositions(built, encode_all(built, all_texts), alone, COMPOSITIONS, temperature)
+    if tried.moved and built.manifest.engine == "packed":
+        raise BuildError(f"{tried.moved} of {tried.texts} answers in random batches are not, to the bit, those of the texts alone")
     return {
         "sets": sets,
         "against_fp32": _rounded(asdict(agreement(softmax(alone / temperature), softmax(reference / temperature)))),
@@ -290,7 +321,11 @@ def _verify(
 
 
 def _golden(classifier: Classifier, text: str) -> Golden:
-    logits = [round(float(value), 5) for value in classifier.logits([classifier.encode(text)])[0]]
+    try:
+        encoding = classifier.encode(text)
+    except BlankTextError as error:
+        raise BuildError(f"the golden text {text[:40]!r}: {error}") from error
+    logits = [round(float(value), 5) for value in classifier.logits([encoding])[0]]
     return Golden(text=text, label=classifier.labels[logits.index(max(logits))], logits=logits)
 
 

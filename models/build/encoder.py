@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from models.build.checkpoint import CheckpointError, Config, UnsupportedEncoder, label_names, read_config
+from models.build.checkpoint import CheckpointError, Config, UnsupportedEncoder, label_names, padding_id, read_config
 
 Floats = npt.NDArray[np.float32]
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
@@ -76,6 +76,14 @@ class Encoder:
     def hidden(self) -> int:
         """The width of the token vectors."""
         return int(self.words.shape[1])
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the tables and products, which is nearly all of them."""
+        layer = self.layers[0]
+        products = (layer.query, layer.key, layer.value, layer.output, layer.up, layer.down)
+        tables = self.words.size + self.positions.size
+        return int(tables + len(self.layers) * sum(dense.weight.size for dense in products))
 
 
 class Tensors:
@@ -181,7 +189,7 @@ def _roberta(config: Config, tensors: Tensors, labels: int) -> Encoder:
         (tensors.dense("classifier.out_proj", width, labels), None),
     )
     # RoBERTa numbers positions from the padding token's id + 1.
-    return _bert_like(config, tensors, "roberta", head, skipped_positions=int(config.get("pad_token_id", 1)) + 1)
+    return _bert_like(config, tensors, "roberta", head, skipped_positions=int(padding_id(config)) + 1)
 
 
 def _bert_like(
@@ -196,7 +204,7 @@ def _bert_like(
     config.demand("add_cross_attention", False)
     width, inner = config.integer("hidden_size", 768), config.integer("intermediate_size", 3072)
     embeddings = f"{prefix}.embeddings"
-    types = tensors(f"{embeddings}.token_type_embeddings.weight", -1, width)
+    types = tensors(f"{embeddings}.token_type_embeddings.weight", config.integer("type_vocab_size", 2), width)
     positions = tensors(f"{embeddings}.position_embeddings.weight", config.integer("max_position_embeddings", 512), width)
 
     def layer(number: int) -> Layer:
@@ -220,7 +228,7 @@ def _bert_like(
         layers=tuple(map(layer, range(config.integer("num_hidden_layers", 12)))),
         heads=config.integer("num_attention_heads", 12),
         activation=_activation(config, "hidden_act"),
-        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        epsilon=config.real("layer_norm_eps", 1e-12),
         head=head,
     )
 

@@ -118,7 +118,7 @@ def compositions(
         flips += int((together.argmax(axis=1) != expected.argmax(axis=1)).sum())
         moved += int((together != expected).any(axis=1).sum())
         change = np.abs(softmax(together / temperature) - softmax(expected / temperature))
-        largest = max(largest, float(change.max()))
+        largest = float(np.maximum(largest, change.max()))  # keeps NaN
         if on_step is not None:
             on_step(1)
     return Compositions(count, texts, flips, moved, largest)

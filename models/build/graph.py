@@ -12,7 +12,7 @@ the measurements. Three things are exact rewritings of the usual graph:
 
 A text's logits do not depend, to the bit, on its batch-mates. Integer products are exact, all that is not attention works on single
 rows, and in attention every sum runs over the text's own tokens in a fixed order, with exact zeros for the others (see
-`models.packing` for what it takes).
+`models.passes` for what it takes).
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class _Graph:
 
     def half(self, name: str, value: npt.NDArray[Any]) -> str:
         """A constant kept in half precision; the runtime widens it once, when it loads the graph."""
+        if np.abs(value).max() > np.finfo(np.float16).max:
+            return self.constant(name, value.astype(np.float32))
         return self.op("Cast", self.constant(name, value.astype(np.float16)), to=TensorProto.FLOAT)
 
 
@@ -159,7 +161,7 @@ class Writer:
         return self._norm(f"{name}.norm2", g.op("Add", down, middle), layer.norm2)
 
     def _head(self, first: str) -> str:
-        """In fp32: it is a thousandth of the work, and what comes out are the logits themselves."""
+        """Computed in fp32: it is a thousandth of the work, and what comes out are the logits themselves."""
         g = self._g
         for number, (dense, activation) in enumerate(self._encoder.head):
             first = g.op("MatMul", first, self._table(f"head.{number}.weight", dense.weight))

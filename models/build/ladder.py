@@ -22,6 +22,7 @@ import numpy.typing as npt
 from models.build.calibrate import make_recipes
 from models.build.encoder import Dense, Encoder, read_encoder
 from models.build.graph import Writer
+from models.build.tune import LONGEST, MEDIAN_TOKENS, SHORTEST, SIGMA
 from models.classifier import softmax
 from models.types import Encoding
 
@@ -29,8 +30,6 @@ Shape = Literal["minilm", "distilbert"]
 Texts = list[list[int]]
 Floats = npt.NDArray[np.float32]
 
-# The lengths of real tickets: lognormal, 86 % under 64 tokens, mean 35.
-MEDIAN_TOKENS, SIGMA, SHORTEST, LONGEST = 26, 0.85, 4, 128
 ARTICLE, MIXED = "article", "mixed"
 # Rows of the product that limits all: more make it no faster.
 LIMIT_ROWS: Final = 256
@@ -162,14 +161,16 @@ def run_ladder(
     result: Result,
     texts: Texts,
     article: list[int],
+    calibration: Texts,
     on_step: Callable[[str], None],
 ) -> None:
     """Build each step's model in `work`, measure all, and fill `result`. Needs torch and transformers.
 
-    `texts` are the token ids of the mixed workload, `article` those of the text that the article's workload repeats ten times.
+    `texts` are the token ids of the mixed workload, `article` those of the text that the article's workload repeats ten times,
+    `calibration` others, for the INT8 scales of steps 7 to 9.
     """
     encoder = read_encoder(checkpoint)
-    _build(checkpoint, encoder, work, texts, on_step)
+    _build(checkpoint, encoder, work, calibration, on_step)
     workloads = {ARTICLE: [article] * 10, MIXED: texts}
     # spawn: a process that begins with nothing of ours has a peak of its own.
     context = multiprocessing.get_context("spawn")
@@ -238,14 +239,14 @@ def _size(path: Path) -> float:
     return path.stat().st_size / 1e6
 
 
-def _build(checkpoint: Path, encoder: Encoder, work: Path, texts: Texts, on_step: Callable[[str], None]) -> None:
+def _build(checkpoint: Path, encoder: Encoder, work: Path, calibration: Texts, on_step: Callable[[str], None]) -> None:
     from models.build.trace import quantize_int8, trace
 
     on_step("tracing")
     trace(checkpoint, LONGEST, work / "traced.onnx")
     on_step("quantizing the traced graph")
     quantize_int8(work / "traced.onnx", work / "traced-int8.onnx")
-    encodings = [Encoding(tuple(ids), truncated=False) for ids in texts[:CALIBRATION_TEXTS]]
+    encodings = [Encoding(tuple(ids), truncated=False) for ids in calibration]
     for kind, writer in WRITERS.items():
         on_step(f"writing the padding-free graph ({kind})")
         recipes = make_recipes(encoder, encodings, writer=writer)
@@ -321,7 +322,7 @@ def _child(pipe: Connection, step: Step, checkpoint: str, work: str, threads: in
 def _peak_megabytes() -> float:
     """The most memory this process ever had resident. (`getrusage` would count what its parent had when it was started.)"""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def _torch_runner(checkpoint: Path, threads: int) -> Callable[[Texts], Floats]:

@@ -50,11 +50,12 @@ def ladder(
             if checkpoint is None:
                 module.random_checkpoint(shape.value, work / "checkpoint")
             folder = checkpoint or work / "checkpoint"
-            load, article = _texts(folder, texts, real=checkpoint is not None)
+            load, article = _texts(folder, texts + module.CALIBRATION_TEXTS, real=checkpoint is not None)
+            load, calibration = load[:texts], load[texts:]
             title = f"{checkpoint.name}" if checkpoint else f"{shape.value} shape, random weights"
             result = module.Result(title, texts, rounds, threads, sum(map(len, load)) / len(load))
             with stderr.status("starting", spinner="dots") as status:
-                module.run_ladder(folder, work, result, load, article, status.update if stderr.is_terminal else say)
+                module.run_ladder(folder, work, result, load, article, calibration, status.update if stderr.is_terminal else say)
     except CheckpointError as error:
         fail(str(error), 1)
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,8 @@ def _texts(folder: Path, count: int, *, real: bool) -> tuple[list[list[int]], li
     from models.build.builder import TICKETS
     from models.build.checkpoint import read_checkpoint
     from models.build.dataset import read_examples
-    from models.build.ladder import LONGEST, mixed_lengths
+    from models.build.ladder import mixed_lengths
+    from models.build.tune import LONGEST
     from models.tokenizer import Tokenizer
 
     lengths = mixed_lengths(count)

@@ -228,7 +228,7 @@ def test_the_ladder_s_steps_compute_the_same_model(tmp_path: Path) -> None:
     texts = [generator.integers(1000, 30000, length).tolist() for length in (5, 40, 17, 64, 9, 33, 100, 3)]
     result = Result("tiny", len(texts), 1, 1, 34.0)
     (tmp_path / "work").mkdir()
-    run_ladder(tmp_path / "checkpoint", tmp_path / "work", result, texts, texts[0], lambda _: None)
+    run_ladder(tmp_path / "checkpoint", tmp_path / "work", result, texts, texts[0], texts[::-1], lambda _: None)
     assert set(result.steps) == {step.name for step in STEPS}
     for step in STEPS:
         measured = result.steps[step.name]["mixed"]
