@@ -199,8 +199,8 @@ def _encoder(checkpoint: Checkpoint) -> tuple[Encoder, Tokenizer]:
     encoder = read_encoder(checkpoint.folder)
     if encoder.parameters * 4 > MAX_FILE_BYTES - MARGIN_BYTES:
         raise CheckpointError(
-            f"{checkpoint.folder}: {encoder.parameters / 1e6:.0f} million parameters; an ONNX graph ends at 2 GiB, which is some 530"
-            " million in fp32"
+            f"{checkpoint.folder}: {encoder.parameters / 1e6:.0f} million parameters; an ONNX graph ends at 2 GiB, some 530 million"
+            " in fp32"
         )
     encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
     if len(encoder.positions) < checkpoint.max_length:
