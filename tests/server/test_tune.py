@@ -19,6 +19,7 @@ def tune(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["tune", *map(str, arguments)])
 
 
+@pytest.mark.build
 def test_a_short_run_recommends_draws_and_writes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     data, env, plot = tmp_path / "data.txt", tmp_path / ".env", tmp_path / "cost.png"
