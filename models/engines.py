@@ -36,8 +36,8 @@ class PackedEngine:
     is_batch_invariant = True
 
     def __init__(self, model: bytes, manifest: Manifest, threads: int = 1) -> None:
-        # The graph is written with the operators that are to run. More optimization would replace Add and LayerNormalization by
-        # SkipLayerNormalization, which is several times slower than the two.
+        # The graph is written with the operators that are to run. More optimization fuses 4 of its 262 nodes and gains nothing (2.61
+        # against 2.63 ms a text); what a later runtime would fuse, such as SkipLayerNormalization, might be slower, or not invariant.
         self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, threads)
         check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
 
@@ -77,14 +77,20 @@ class PaddedEngine:
 
     def run(self, encodings: Sequence[Encoding]) -> Floats:
         """One padded pass."""
-        longest = max(map(len, encodings))
-        ids = np.full((len(encodings), longest), self._pad, dtype=np.int64)
-        mask = np.zeros((len(encodings), longest), dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding)] = encoding.ids
-            mask[row, : len(encoding)] = 1
-        (logits,) = self._session.run(None, dict(zip(self.INPUTS, (ids, mask), strict=True)))
+        arrays = padded([encoding.ids for encoding in encodings], self._pad)
+        (logits,) = self._session.run(None, dict(zip(self.INPUTS, arrays, strict=True)))
         return np.asarray(logits)
+
+
+def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Token ids filled up with `pad`, and the attention mask, both of shape [texts, longest]."""
+    longest = max(map(len, texts))
+    ids = np.full((len(texts), longest), pad, dtype=np.int64)
+    mask = np.zeros((len(texts), longest), dtype=np.int64)
+    for row, tokens in enumerate(texts):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return ids, mask
 
 
 ENGINES: Final[Mapping[EngineName, type[PackedEngine | PaddedEngine]]] = {"packed": PackedEngine, "padded": PaddedEngine}
@@ -97,9 +103,10 @@ def open_session(model: bytes, level: ort.GraphOptimizationLevel, threads: int =
     # threads 1.55 times (`supportbot tune`): threads inside a pass run in lockstep and wait for each other.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A spinning thread burns a core that the event loop or another worker could use.
+    # A spinning thread burns a core that the event loop or another worker could use. (One thread a pass has nobody to spin for.)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Memory patterns are planned per input shape; with lengths that vary they only grow.
+    # Memory patterns are planned for each shape of the inputs, and kept: with them, 8,000 mixed tickets left 40 MB more resident
+    # than without, at the same speed (MiniLM-L6).
     options.enable_mem_pattern = False
     options.graph_optimization_level = level
     options.log_severity_level = 3

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from models.build.calibrate import make_recipes
 from models.build.encoder import Dense, Encoder, read_encoder
 from models.build.graph import Writer
-from models.build.tune import LONGEST, MEDIAN_TOKENS, SHORTEST, SIGMA
+from models.build.tune import LONGEST
 from models.classifier import softmax
+from models.engines import PaddedEngine, open_session, packed_logits, padded
 from models.types import Encoding
 
 Shape = Literal["minilm", "distilbert"]
@@ -34,6 +35,7 @@ ARTICLE, MIXED = "article", "mixed"
 # Rows of the product that limits all: more make it no faster.
 LIMIT_ROWS: Final = 256
 CALIBRATION_TEXTS: Final = 128
+PAD: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +151,6 @@ def random_checkpoint(shape: Shape, folder: Path) -> None:
         DistilBertForSequenceClassification(DistilBertConfig(num_labels=3)).eval().save_pretrained(folder)
 
 
-def mixed_lengths(count: int, seed: int = 1) -> list[int]:
-    """Lengths in tokens as tickets have them."""
-    drawn = np.random.default_rng(seed).lognormal(np.log(MEDIAN_TOKENS), SIGMA, count)
-    return [int(length) for length in np.clip(np.rint(drawn), SHORTEST, LONGEST)]
-
-
 def run_ladder(
     checkpoint: Path,
     work: Path,
@@ -259,7 +255,6 @@ def _limit(encoder: Encoder, threads: int) -> Callable[[], float]:
     from onnx import TensorProto, helper, numpy_helper
 
     from models.build.graph import MICROSOFT, OPSET
-    from models.engines import open_session
 
     generator = np.random.default_rng(3)
     width, inner = encoder.hidden, encoder.layers[0].up.weight.shape[1]
@@ -333,7 +328,7 @@ def _torch_runner(checkpoint: Path, threads: int) -> Callable[[Texts], Floats]:
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).eval()
 
     def forward(batch: Texts) -> Floats:
-        ids, mask = _padded(batch)
+        ids, mask = padded(batch, PAD)
         with torch.inference_mode():
             logits: Floats = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
         return logits
@@ -344,12 +339,10 @@ def _torch_runner(checkpoint: Path, threads: int) -> Callable[[Texts], Floats]:
 def _padded_runner(model: Path, threads: int) -> Callable[[Texts], Floats]:
     import onnxruntime as ort
 
-    from models.engines import PaddedEngine, open_session
-
     session = open_session(model.read_bytes(), ort.GraphOptimizationLevel.ORT_ENABLE_ALL, threads)
 
     def forward(batch: Texts) -> Floats:
-        (logits,) = session.run(None, dict(zip(PaddedEngine.INPUTS, _padded(batch), strict=True)))
+        (logits,) = session.run(None, dict(zip(PaddedEngine.INPUTS, padded(batch, PAD), strict=True)))
         return np.asarray(logits)
 
     return forward
@@ -358,22 +351,11 @@ def _padded_runner(model: Path, threads: int) -> Callable[[Texts], Floats]:
 def _packed_runner(model: Path, threads: int) -> Callable[[Texts], Floats]:
     import onnxruntime as ort
 
-    from models.engines import open_session, packed_logits
-
     session = open_session(model.read_bytes(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, threads)
     return lambda batch: packed_logits(session, [Encoding(tuple(ids), truncated=False) for ids in batch])
 
 
 RUNNERS: Final = {"torch": _torch_runner, "padded": _padded_runner, "packed": _packed_runner}
-
-
-def _padded(batch: Texts) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    longest = max(map(len, batch))
-    ids, mask = np.zeros((len(batch), longest), dtype=np.int64), np.zeros((len(batch), longest), dtype=np.int64)
-    for row, tokens in enumerate(batch):
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return ids, mask
 
 
 HEADINGS: Final = (

@@ -41,6 +41,12 @@ TURNS: Final = 3
 BATCHES: Final = 64
 
 
+def ticket_lengths(count: int, longest: int = LONGEST, seed: int = 1) -> list[int]:
+    """Lengths in tokens as tickets have them, none over `longest`."""
+    drawn = np.random.default_rng(seed).lognormal(np.log(MEDIAN_TOKENS), SIGMA, count)
+    return [int(length) for length in np.clip(np.rint(drawn), min(SHORTEST, longest), longest)]
+
+
 class Workload:
     """Texts of tokens drawn at random, seeded, with lengths drawn from `lengths` (in tokens, special tokens included).
 
@@ -59,9 +65,7 @@ class Workload:
     @classmethod
     def of_tickets(cls, typical: Sequence[Encoding], max_length: int) -> Workload:
         """With lengths as tickets have them, and none over `max_length`."""
-        drawn = np.random.default_rng(1).lognormal(np.log(MEDIAN_TOKENS), SIGMA, LENGTHS)
-        longest = min(LONGEST, max_length)
-        return cls(typical, [int(length) for length in np.clip(np.rint(drawn), min(SHORTEST, longest), longest)])
+        return cls(typical, ticket_lengths(LENGTHS, min(LONGEST, max_length)))
 
     def filled(self, budget: int) -> list[Encoding]:
         """The next texts as they come, as many as the server's batch of so many tokens takes: one always, then those that fit.

@@ -73,11 +73,10 @@ def _texts(folder: Path, count: int, *, real: bool) -> tuple[list[list[int]], li
     from models.build.builder import TICKETS
     from models.build.checkpoint import read_checkpoint
     from models.build.dataset import read_examples
-    from models.build.ladder import mixed_lengths
-    from models.build.tune import LONGEST
+    from models.build.tune import LONGEST, ticket_lengths
     from models.tokenizer import Tokenizer
 
-    lengths = mixed_lengths(count)
+    lengths = ticket_lengths(count)
     if not real:
         generator = np.random.default_rng(5)
         return [generator.integers(1000, 30000, length).tolist() for length in lengths], generator.integers(1000, 30000, 7).tolist()

@@ -213,6 +213,10 @@ def test_the_padding_free_build_needs_no_torch(
     monkeypatch.delitem(sys.modules, "models.build.trace", raising=False)
     assert run("build", checkpoint, tmp_path / "packed", "--calibration", data, "--reduce-range").exit_code == 0
     assert Classifier.open(tmp_path / "packed").manifest.engine == "packed"
+    onnx = pytest.importorskip("onnx")
+    for tensor in onnx.load_from_string(Bundle.open(tmp_path / "packed").model).graph.initializer:
+        if tensor.name.startswith("layer.") and tensor.data_type == onnx.TensorProto.INT8:
+            assert 32 < np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() <= 63
     refused = run("build", checkpoint, tmp_path / "padded", "--engine", "padded")
     assert refused.exit_code == 1
     assert "tracing needs torch and transformers" in refused.stderr
