@@ -1,21 +1,41 @@
 """An asyncio micro-batcher, generic over item and result: it knows no HTTP, no tokens and no model."""
 
-from batching.batcher import Batcher, Outcome, Reservation
-from batching.errors import BatcherClosed, BatchingError, PassFailed, QueueFull, WrongResultCount
-from batching.policy import BatchPolicy
+from batching.batcher import Batcher, Reservation
+from batching.callers import Outcome
+from batching.errors import (
+    BatcherClosed,
+    BatcherStalled,
+    BatchingError,
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    PassFailed,
+    PassTimedOut,
+    QueueFull,
+    WorkerDied,
+    WrongResultCount,
+)
+from batching.policy import BatchPolicy, Priority
 from batching.queue import FlushReason
-from batching.statistics import BatcherStatistics
+from batching.statistics import BatcherStatistics, PassEnd, PassReport
 
 __all__ = [
     "BatchPolicy",
     "Batcher",
     "BatcherClosed",
+    "BatcherStalled",
     "BatcherStatistics",
     "BatchingError",
+    "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "FlushReason",
     "Outcome",
+    "PassEnd",
     "PassFailed",
+    "PassReport",
+    "PassTimedOut",
+    "Priority",
     "QueueFull",
     "Reservation",
+    "WorkerDied",
     "WrongResultCount",
 ]

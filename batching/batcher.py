@@ -1,88 +1,64 @@
 """The micro-batcher: a thin asyncio shell around the pure queue.
 
 There is no task that polls or sleeps and could die unnoticed. `_dispatch` is an ordinary function that starts every pass which may
-start now; it is called, through the event loop's ready queue, whenever something changed: an item came, a pass ended, a window
-ended (one timer), the batcher is draining. Nothing queued means no timer, so an idle batcher causes no wake-ups at all.
+start now; it is called whenever something changed: an item came, a worker became free, a window ended (one timer), the batcher is
+draining. Nothing queued means no timer, so an idle batcher causes no wake-ups at all.
 
-Invariants (the tests cite the numbers; 1 to 5 are the queue's):
+An entry, which equal items share, is queued, then in flight, then done:
 
-6. Each accepted item gets exactly one outcome: an answer, an error, or its caller has left. No caller waits for ever, in any order
-   of submit, cancel, failure and close.
-7. The results of a pass reach the callers in the order of its items.
-8. A caller that leaves changes nothing for its batch-mates: its item is dropped if queued and its result ignored if in flight.
-9. At most `workers` passes run at the same time.
-10. Places reserved or queued never exceed `max_queued`; a reservation is granted for all its places or refused.
-11. What was accepted before draining is finished within the bound; what is not gets `BatcherClosed`.
+    queued    -> in flight   its batch leaves
+              -> done        its last caller left, its deadline came, the batcher closed or stalled
+    in flight -> done        its pass answered, failed, hung or died, or the batcher closed
+
+Invariants (the tests cite the numbers; 1 to 8 are the queue's):
+
+9. Each accepted item gets exactly one outcome: an answer, an error, or its caller has left. No caller waits for ever, in any order
+   of submit, cancel, failure, deadline and close.
+10. The results of a pass reach the callers in the order of its items.
+11. A caller that leaves changes nothing for others: its item is dropped if it is queued and nobody else waits for it; if it is in
+    flight, its result is ignored.
+12. At most `workers` passes run at the same time, besides those that were given up as hanging.
+13. Places reserved or queued in a class never exceed `max_queued`, nor the cost queued `max_queued_cost`, unless it is a single
+    call's; a reservation is granted for all its places or refused, and so are the items of a call.
+14. What was accepted before draining is finished within the bound; what is not gets `BatcherClosed`.
+15. A caller with a deadline has an outcome when it comes, whatever its pass does.
+16. The item at fault in a failing batch fails alone, in at most `max_extra_passes` more passes; the others get answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Generic, Self, TypeVar
 
-from batching.errors import BatcherClosed, BatchingError, PassFailed, QueueFull, WrongResultCount
-from batching.policy import BatchPolicy
-from batching.queue import Batch, BatchQueue, FlushReason
-from batching.statistics import BatcherStatistics
+from batching.callers import Caller, Entry, Outcome, Register
+from batching.errors import BatcherClosed, BatcherStalled, BatchingError, DeadlineExceeded, DeadlineUnmeetable, QueueFull
+from batching.policy import BatchPolicy, Priority
+from batching.queue import BatchQueue, FlushReason
+from batching.statistics import BatcherStatistics, PassReport
+from batching.workers import Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-# The weight of the newest pass in the running mean of seconds per item: recent enough to follow a change of load within some 10
-# passes, calm enough that one slow pass does not mislead.
-_NEWEST = 0.2
-# How long a closing batcher waits for passes that were cancelled to end.
-_LAST_PASSES_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[R]):
-    """One item's result; `wait` in the queue and `duration` of the pass in seconds, `batch_size` in items."""
-
-    result: R
-    wait: float
-    duration: float
-    batch_size: int
-
-
-@dataclass(eq=False, slots=True)
-class _Entry(Generic[T, R]):
-    """An item on its way, with its own answer slot and clock mark. Compared and hashed by identity."""
-
-    item: T
-    cost: int
-    queued_at: float
-    answer: asyncio.Future[Outcome[R]]
-
-    def fail(self, error: BatchingError) -> bool:
-        """Wake the caller with an error; False when it has left."""
-        if self.answer.done():
-            return False
-        self.answer.set_exception(error)
-        return True
-
-
-@dataclass(slots=True)
-class _Counts:
-    accepted: int = 0
-    answered: int = 0
-    failed: int = 0
-    abandoned: int = 0
-    refused: int = 0
-    passes: int = 0
-    items_passed: int = 0
-    flushes: Counter[FlushReason] = field(default_factory=Counter)
-    wait_time: float = 0.0
-    pass_time: float = 0.0
-    peak_queued: int = 0
+# A deadline is refused at the door only if even this share of the expected time is too long: the expectation is made of medians,
+# and half of all passes are faster.
+BENEFIT_OF_DOUBT = 0.8
 
 
 def _one(_: object) -> int:
     return 1
+
+
+def _unshared(_: object) -> None:
+    return None
+
+
+def _nobody(_: PassReport) -> None:
+    return None
 
 
 def _never_opened() -> float:
@@ -94,7 +70,9 @@ class Batcher(Generic[T, R]):
 
     `process` is awaited with a list of items and must return as many results in the same order; it decides where the work runs
     (a worker thread, a process, inline). `cost` says what an item costs on the scale of `policy.max_cost`; the default is 1 each.
-    `drain_timeout` bounds, in seconds, how long leaving the `async with` block waits for accepted items.
+    Items whose `key` is equal are computed once if they are on their way at the same time; None shares with nobody.
+    `on_pass` is told of each pass that ended or was given up. `drain_timeout` bounds, in seconds, how long leaving the `async with`
+    block waits for accepted items.
 
         async with Batcher(process) as batcher:
             outcome = await batcher.submit(item)
@@ -109,32 +87,41 @@ class Batcher(Generic[T, R]):
         policy: BatchPolicy | None = None,
         *,
         cost: Callable[[T], int] = _one,
+        key: Callable[[T], Hashable] = _unshared,
+        on_pass: Callable[[PassReport], None] = _nobody,
         drain_timeout: float = 10.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.policy = policy or BatchPolicy()
-        self._process = process
         self._cost = cost
+        self._key = key
         self._drain_timeout = drain_timeout
         # All mutable state. Everything below is touched on the event loop's thread only.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = clock or _never_opened
-        self._queue: BatchQueue[_Entry[T, R]] = BatchQueue(self.policy)
-        self._passes: dict[asyncio.Task[None], Batch[_Entry[T, R]]] = {}
-        self._reserved = 0
+        self._register = Register[T, R]()
+        self._queue = BatchQueue[Entry[T, R]](self.policy)
+        self._workers = Workers(process, self.policy, self._register, self._now, self._on_free, on_pass)
+        self._reserved: Counter[Priority] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._dispatch_scheduled = False
         self._drain_deadline: float | None = None
         self._is_closed = False
         self._became_idle = asyncio.Event()
-        self._seconds_per_item: float | None = None
-        self._counts = _Counts()
+        self._refused: Counter[Priority] = Counter()
+        self._flushes: Counter[FlushReason] = Counter()
+        self._unmeetable = 0
+        self._coalesced = 0
+        self._dropped = 0
+        self._wait_time = 0.0
+        self._peak_queued = 0
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "draining" if self._queue.draining else "open" if self._loop else "new"
+        hung = f" hung={self._workers.hung}" if self._workers.hung else ""
         return (
-            f"<Batcher {state} reserved={self._reserved} queued={len(self._queue)}"
-            f" in_flight={self._in_flight()} passes={len(self._passes)}/{self.policy.workers}>"
+            f"<Batcher {state} reserved={self._reserved.total()} queued={len(self._queue)}"
+            f" in_flight={sum(1 for _ in self._workers.entries())} passes={self._workers.busy}/{self.policy.workers}{hung}>"
         )
 
     async def __aenter__(self) -> Self:
@@ -152,39 +139,53 @@ class Batcher(Generic[T, R]):
 
     # --- callers
 
-    def reserve(self, places: int = 1) -> Reservation[T, R]:
+    def reserve(
+        self, places: int = 1, *, priority: Priority = Priority.INTERACTIVE, timeout: float | None = None
+    ) -> Reservation[T, R]:
         """Take `places` places at once, before any work is spent on the items; use it in a `with` block.
 
-        Raises `QueueFull` when not all of them are to be had, `BatcherClosed` when draining or closed, and `ValueError` when
-        `places` is below 1 or could never be granted.
-        """
-        if not 1 <= places <= self.policy.max_queued:
-            raise ValueError(f"places must be 1 to {self.policy.max_queued}, not {places}")
-        if self._loop is None or self._queue.draining or self._is_closed:
-            raise BatcherClosed
-        taken = self._reserved + len(self._queue) + places
-        if taken > self.policy.max_queued:
-            self._counts.refused += places
-            raise QueueFull(self.expected_wait())
-        self._reserved += places
-        self._counts.peak_queued = max(self._counts.peak_queued, taken)
-        return Reservation(self, places)
+        With `timeout`, in seconds from now, the items have a deadline.
 
-    async def submit(self, item: T) -> Outcome[R]:
-        """Queue one item and wait for its outcome.
-
-        Raises `QueueFull`, `BatcherClosed`, or `PassFailed` when the pass with this item failed.
+        Raises `QueueFull` when not all of them are to be had, `BatcherClosed` when draining or closed, `BatcherStalled`,
+        `DeadlineUnmeetable` or `DeadlineExceeded`, and `ValueError` when `places` is below 1 or could never be granted.
         """
-        with self.reserve() as places:
-            (outcome,) = await places.submit([item])
+        return Reservation(self, places, priority, self._take_places(places, priority, timeout))
+
+    async def submit(
+        self,
+        item: T,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels with the item, and is known at the door
+    ) -> Outcome[R]:
+        """Queue one item and wait for its outcome, at most `timeout` seconds.
+
+        Raises what `reserve` raises, `DeadlineExceeded`, or `PassFailed` when the pass with this item failed.
+        """
+        deadline = self._take_places(1, priority, timeout)
+        try:
+            callers = self._admit([item], priority, deadline)
+        except BaseException:
+            self._release(1, priority)
+            raise
+        (outcome,) = await self._outcomes(callers, deadline)
         return outcome
 
-    def expected_wait(self) -> float:
-        """Seconds until what is queued now has been passed, by the measured pace of recent passes; 0 before any was measured."""
-        ahead = len(self._queue) + self._in_flight()
-        return (self._seconds_per_item or 0.0) * ahead / self.policy.workers
+    def expected_wait(self, priority: Priority = Priority.INTERACTIVE) -> float:
+        """Seconds until what is queued now in a class has been passed, by the pace of recent passes; 0 before any was measured."""
+        return sum(self._workers.remaining_times()) / self.policy.workers + self._drain_time(self._queue.cost_ahead(priority))
 
     # --- the owner
+
+    @property
+    def hung_passes(self) -> int:
+        """Passes that were given up as hanging and have not ended."""
+        return self._workers.hung
+
+    @property
+    def is_stalled(self) -> bool:
+        """True when passes hang on all workers and all their replacements, so that nothing can be passed."""
+        return self._workers.is_stalled
 
     async def drain(self) -> bool:
         """Take no new items, flush what is queued without waiting for company, and finish what was accepted.
@@ -198,7 +199,7 @@ class Batcher(Generic[T, R]):
             self._drain_deadline = loop.time() + self._drain_timeout
         try:
             async with asyncio.timeout_at(self._drain_deadline):
-                while self._reserved or self._queue or self._passes:
+                while self._is_busy():
                     self._became_idle.clear()
                     await self._became_idle.wait()
         except TimeoutError:
@@ -216,65 +217,208 @@ class Batcher(Generic[T, R]):
         finally:
             self._is_closed = True
             self._cancel_timer()
-            while (batch := self._queue.take(0.0)) is not None:  # draining: the time does not matter
-                self._fail(batch.entries, BatcherClosed)
+            self._register.fail(self._queue.clear(), BatcherClosed)
             # A pass that hangs cannot always be stopped; its callers are answered now, and its late result is ignored.
-            for task, running in self._passes.items():
-                self._fail(running.entries, BatcherClosed)
-                task.cancel()
-        if self._passes:
-            await asyncio.wait(self._passes, timeout=_LAST_PASSES_SECONDS)
+            self._workers.close()
+        await self._workers.wait_closed()
         return is_drained
 
     def statistics(self) -> BatcherStatistics:
         """A snapshot of state and counts."""
-        counts = self._counts
+        register, queue, workers = self._register, self._queue, self._workers
+        in_flight = list(workers.entries())
         return BatcherStatistics(
-            reserved=self._reserved,
-            queued=len(self._queue),
-            in_flight=self._in_flight(),
-            running_passes=len(self._passes),
-            accepted=counts.accepted,
-            answered=counts.answered,
-            failed=counts.failed,
-            abandoned=counts.abandoned,
-            refused=counts.refused,
-            passes=counts.passes,
-            items_passed=counts.items_passed,
-            flushes=MappingProxyType({reason: counts.flushes[reason] for reason in FlushReason}),
-            wait_time=counts.wait_time,
-            pass_time=counts.pass_time,
-            peak_queued=counts.peak_queued,
+            reserved=self._reserved.total(),
+            queued=len(queue),
+            queued_bulk=queue.count(Priority.BULK),
+            queued_cost=sum(queue.cost(priority) for priority in Priority),
+            in_flight=len(in_flight),
+            waiting=sum(entry.waiting for entry in (*queue, *in_flight)),
+            running_passes=workers.busy,
+            hung_passes=workers.hung,
+            accepted=register.accepted,
+            answered=register.answered,
+            failed=register.failed,
+            abandoned=register.abandoned,
+            expired=register.expired,
+            coalesced=self._coalesced,
+            dropped=self._dropped,
+            refused=MappingProxyType({priority: self._refused[priority] for priority in Priority}),
+            unmeetable=self._unmeetable,
+            passes=workers.passes,
+            failed_passes=workers.failed_passes,
+            items_passed=workers.items_passed,
+            bisected=workers.bisected,
+            extra_passes=workers.extra_passes,
+            hangs=workers.hangs,
+            deaths=workers.deaths,
+            flushes=MappingProxyType({reason: self._flushes[reason] for reason in FlushReason}),
+            wait_time=self._wait_time,
+            pass_time=workers.pass_time,
+            peak_queued=self._peak_queued,
+            cells=workers.cells,
+            padded_cells=workers.padded_cells,
         )
 
-    # --- inside
+    # --- the door
 
-    def _in_flight(self) -> int:
-        return sum(not entry.answer.done() for batch in self._passes.values() for entry in batch.entries)
-
-    def _push(self, item: T) -> _Entry[T, R]:
-        """Turn one reserved place into a queued entry."""
-        if self._is_closed or self._loop is None:
+    def _take_places(self, places: int, priority: Priority, timeout: float | None) -> float:
+        """Reserve, or raise what `reserve` raises; returns the deadline."""
+        if not 1 <= places <= self.policy.max_queued:
+            raise ValueError(f"places must be 1 to {self.policy.max_queued}, not {places}")
+        if self._loop is None or self._queue.draining:
             raise BatcherClosed
-        entry = _Entry[T, R](item, self._cost(item), self._clock(), self._loop.create_future())
-        self._reserved -= 1
-        self._counts.accepted += 1
-        self._queue.push(entry)
-        self._schedule_dispatch()
-        return entry
+        if self._workers.is_stalled:
+            raise BatcherStalled
+        taken = self._reserved[priority] + self._queue.count(priority) + places
+        if taken > self.policy.max_queued:
+            raise self._queue_full(places, priority)
+        self._check_room(places, places, priority)
+        deadline = math.inf
+        if timeout is not None:
+            deadline = self._clock() + timeout
+            self._check_deadline([], places, deadline, priority)
+        self._reserved[priority] += places
+        self._peak_queued = max(self._peak_queued, taken)
+        return deadline
 
-    def _release(self, places: int) -> None:
-        self._reserved -= places
+    def _check_room(self, cost: int, places: int, priority: Priority) -> None:
+        queued = self._queue.cost(priority)
+        if queued and queued + cost > self.policy.max_queued_cost:
+            raise self._queue_full(places, priority)
+
+    def _queue_full(self, places: int, priority: Priority) -> QueueFull:
+        self._refused[priority] += places
+        return QueueFull(self.expected_wait(priority))
+
+    def _check_deadline(self, costs: Sequence[int], places: int, deadline: float, priority: Priority) -> None:
+        """Raise when it has come, or when even a favourable reading of a sound measurement says that it cannot be met.
+
+        `costs` are those of the items to compute, none while they are not known.
+        """
+        left = deadline - self._clock()
+        if left <= 0:
+            self._unmeetable += places
+            raise DeadlineExceeded
+        if not self._workers.pace.is_sound:
+            return
+        start = 0.0 if self._workers.has_free() else min(self._workers.remaining_times(), default=0.0)
+        work = self._drain_time(self._queue.cost_ahead(priority) + sum(costs))
+        expected = start + max(work, self._workers.pace.line.seconds(max(costs, default=1)))
+        if left < expected * BENEFIT_OF_DOUBT:
+            self._unmeetable += places
+            raise DeadlineUnmeetable(expected)
+
+    def _drain_time(self, cost: float) -> float:
+        queued = sum(self._queue.cost(priority) for priority in Priority)
+        mean = queued / len(self._queue) if queued else 1.0
+        batch_cost = min(self.policy.max_cost, self.policy.max_items * mean)
+        return self._workers.pace.drain_time(cost, batch_cost, self.policy.workers)
+
+    def _admit(self, items: Sequence[T], priority: Priority, deadline: float) -> list[Caller[T, R]]:
+        """Turn reserved places into callers: of new entries in the queue, or of equal ones on their way."""
+        if self._loop is None or self._is_closed:
+            raise BatcherClosed
+        if self._workers.is_stalled:
+            raise BatcherStalled
+        keys = [self._key(item) for item in items]
+        costs = [self._cost(item) for item in items]
+        if costs and min(costs) < 1:
+            raise ValueError(f"an item's cost must be 1 or more, not {min(costs)}")
+        new = [cost for key, cost in zip(keys, costs, strict=True) if self._needs_room(self._register.find(key), priority)]
+        if new:
+            self._check_room(sum(new), len(items), priority)
+            if deadline < math.inf:
+                self._check_deadline(new, len(items), deadline, priority)
+        now = self._clock()
+        callers = []
+        for item, key, cost in zip(items, keys, costs, strict=True):
+            entry = self._register.find(key)
+            if entry is None:
+                entry = Entry(item, key, cost, priority, now, deadline)
+                self._register.add(entry)
+                self._queue.push(entry)
+            else:
+                self._coalesced += 1
+                if priority is Priority.INTERACTIVE and entry.priority is Priority.BULK and self._queue.discard(entry):
+                    # Who is urgent does not wait in the slow lane; who shares the item comes along.
+                    entry.priority, entry.queued_at = priority, now
+                    self._queue.push(entry)
+            callers.append(self._register.join(entry, now, deadline, self._loop.create_future()))
+        self._reserved[priority] -= len(items)
+        self._schedule_dispatch()
+        return callers
+
+    @staticmethod
+    def _needs_room(entry: Entry[T, R] | None, priority: Priority) -> bool:
+        return entry is None or (entry.priority is Priority.BULK and priority is Priority.INTERACTIVE)
+
+    async def _outcomes(self, callers: Sequence[Caller[T, R]], deadline: float) -> list[Outcome[R]]:
+        """Wait until all have an outcome; return them in order, or raise the first error with its index."""
+        timer = self._expire_at(deadline, callers) if deadline < math.inf else None
+        try:
+            for caller in callers:
+                try:  # noqa: SIM105 - `suppress` would be a tenth of the whole overhead
+                    await caller.answer
+                except BatchingError:
+                    pass
+        except BaseException:
+            self._leave(callers)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        outcomes = []
+        for index, caller in enumerate(callers):
+            if isinstance(error := caller.answer.exception(), BatchingError):
+                error.index = index
+                raise error
+            outcomes.append(caller.answer.result())
+        return outcomes
+
+    def _release(self, places: int, priority: Priority) -> None:
+        self._reserved[priority] -= places
         self._note_idle()
 
-    def _abandon(self, entry: _Entry[T, R]) -> None:
-        """The caller has left: the item is dropped before compute if it is still queued, its result ignored otherwise."""
-        if entry.answer.cancel():
-            self._counts.abandoned += 1
-            if self._queue.discard(entry):
-                self._note_idle()
-        elif not entry.answer.cancelled():
-            entry.answer.exception()  # marks it as seen, so that asyncio does not report an error that nobody waited for
+    def _now(self) -> float:
+        return self._clock()
+
+    # --- callers that go
+
+    def _expire_at(self, deadline: float, callers: Sequence[Caller[T, R]]) -> asyncio.TimerHandle:
+        assert self._loop is not None
+        return self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, callers)
+
+    def _expire(self, callers: Sequence[Caller[T, R]]) -> None:
+        self._register.expire(callers)
+        self._drop_unwanted(callers)
+
+    def _leave(self, callers: Sequence[Caller[T, R]]) -> None:
+        for caller in callers:
+            self._register.leave(caller)
+        self._drop_unwanted(callers)
+
+    def _drop_unwanted(self, callers: Iterable[Caller[T, R]]) -> None:
+        """What these callers waited for is dropped if it is queued and nobody else waits for it."""
+        for entry in (caller.entry for caller in callers):
+            if not entry.waiting and self._queue.discard(entry):
+                self._register.settle(entry)
+                self._dropped += 1
+        self._note_idle()
+
+    # --- what leaves
+
+    def _is_busy(self) -> bool:
+        return bool(self._reserved.total() or self._queue or self._workers.busy)
+
+    def _note_idle(self) -> None:
+        if self._queue.draining and not self._is_busy():
+            self._became_idle.set()
+
+    def _on_free(self) -> None:
+        if self.is_stalled:
+            self._register.fail(self._queue.clear(), BatcherStalled)
+        self._dispatch()
 
     def _schedule_dispatch(self) -> None:
         # Through the ready queue, so that all items which arrive in the same turn of the loop can share the first batch.
@@ -285,68 +429,23 @@ class Batcher(Generic[T, R]):
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
         self._cancel_timer()
-        if self._is_closed or self._loop is None:
+        if self._loop is None or self._is_closed:
             return
         now = self._clock()
-        while len(self._passes) < self.policy.workers:
+        while self._workers.has_free():
+            # Their timers may be late, if the loop is.
+            for entry in self._queue.drop_lapsed(now):
+                self._register.expire(self._register.settle(entry))
+                self._dropped += 1
             batch = self._queue.take(now)
             if batch is None:
-                if (deadline := self._queue.deadline()) is not None:
-                    self._timer = self._loop.call_later(max(0.0, deadline - now), self._dispatch)
-                return
-            task = self._loop.create_task(self._run_pass(batch, now), name="batching.pass")
-            self._passes[task] = batch
-            task.add_done_callback(self._end_pass)
-
-    async def _run_pass(self, batch: Batch[_Entry[T, R]], started: float) -> None:
-        entries = batch.entries
-        self._counts.flushes[batch.reason] += 1
-        self._counts.wait_time += sum(started - entry.queued_at for entry in entries)
-        try:
-            results = await self._process([entry.item for entry in entries])
-            count = len(results)
-        except asyncio.CancelledError:
-            self._fail(entries, BatcherClosed)
-            raise
-        except BaseException as error:
-            self._fail(entries, PassFailed, error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        ended = self._clock()
-        self._measure(len(entries), ended - started)
-        if count != len(entries):
-            self._fail(entries, lambda: WrongResultCount(len(entries), count))
-            return
-        for entry, result in zip(entries, results, strict=True):
-            if not entry.answer.done():
-                entry.answer.set_result(Outcome(result, started - entry.queued_at, ended - started, len(entries)))
-                self._counts.answered += 1
-
-    def _end_pass(self, task: asyncio.Task[None]) -> None:
-        batch = self._passes.pop(task)
-        # A task that is cancelled before its first step never runs its body, so its callers are answered here.
-        self._fail(batch.entries, BatcherClosed)
+                if (window_end := self._queue.window_end()) is not None:
+                    self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch)
+                break
+            self._flushes[batch.reason] += 1
+            self._wait_time += sum(now - entry.queued_at for entry in batch.entries)
+            self._workers.start(batch, now)
         self._note_idle()
-        self._schedule_dispatch()
-
-    def _fail(self, entries: Sequence[_Entry[T, R]], make: Callable[[], BatchingError], cause: BaseException | None = None) -> None:
-        for entry in entries:
-            error = make()  # one exception for each caller: raising a shared one would pile up their tracebacks
-            error.__cause__ = cause
-            self._counts.failed += entry.fail(error)
-
-    def _measure(self, items: int, duration: float) -> None:
-        self._counts.passes += 1
-        self._counts.items_passed += items
-        self._counts.pass_time += duration
-        newest = duration / items
-        mean = newest if self._seconds_per_item is None else self._seconds_per_item
-        self._seconds_per_item = mean + _NEWEST * (newest - mean)
-
-    def _note_idle(self) -> None:
-        if not (self._reserved or self._queue or self._passes):
-            self._became_idle.set()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -357,33 +456,29 @@ class Batcher(Generic[T, R]):
 class Reservation(Generic[T, R]):
     """Places in the queue that are held for items yet to be made. Unused places are given back at the end of the `with` block."""
 
-    def __init__(self, batcher: Batcher[T, R], places: int) -> None:
+    def __init__(self, batcher: Batcher[T, R], places: int, priority: Priority, deadline: float) -> None:
         self._batcher = batcher
         self._places = places
+        self._priority = priority
+        self._deadline = deadline
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         places, self._places = self._places, 0
-        self._batcher._release(places)  # noqa: SLF001 - the two classes are one module's two faces
+        self._batcher._release(places, self._priority)  # noqa: SLF001 - the two classes are one module's two faces
 
     async def submit(self, items: Sequence[T]) -> list[Outcome[R]]:
         """Queue the items and wait for the outcomes, in their order.
 
-        Raises `ValueError` when the items outnumber the places left, else the first item's error once all have an outcome.
-        If the caller is cancelled, its items are abandoned.
+        Raises `ValueError` when the items outnumber the places left or one costs less than 1; `QueueFull` when their cost finds no
+        room, `DeadlineUnmeetable`, `DeadlineExceeded`, `BatcherClosed` or `BatcherStalled`: then none was queued. Otherwise the
+        first item's error once all have an outcome, with its `index`. If the caller is cancelled, its items are abandoned.
         """
         if len(items) > self._places:
             raise ValueError(f"{len(items)} items for {self._places} reserved places")
-        entries: list[_Entry[T, R]] = []
-        try:
-            for item in items:
-                entries.append(self._batcher._push(item))  # noqa: SLF001
-                self._places -= 1
-            for entry in entries:
-                await asyncio.wait((entry.answer,))
-            return [entry.answer.result() for entry in entries]
-        finally:
-            for entry in entries:
-                self._batcher._abandon(entry)  # noqa: SLF001
+        batcher = self._batcher
+        callers = batcher._admit(items, self._priority, self._deadline)  # noqa: SLF001
+        self._places -= len(items)
+        return await batcher._outcomes(callers, self._deadline)  # noqa: SLF001

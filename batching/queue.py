@@ -2,25 +2,36 @@
 
 Invariants (the tests cite the numbers):
 
-1. An entry is in the queue from `push` until `take` hands it out or `discard` removes it, and never comes back.
-2. Entries are taken oldest first.
+1. An entry is in the queue from `push` until `take`, `drop_lapsed` or `clear` hands it out or `discard` removes it, and never comes
+   back.
+2. A batch is of one class, oldest first, and holds the oldest entry of its class.
 3. A batch holds 1 to `max_items` entries, and its costs add up to `max_cost` at most unless it is a single entry.
 4. A batch leaves at once when it is full, or when a worker is free and the policy flushes idle workers, or on draining; otherwise
-   when its oldest entry has waited the window, counted from that entry's own `push` and from nothing else.
-5. Without entries there is nothing to wait for: `deadline()` is None.
+   when the oldest entry of its class has waited the window, counted from that entry's own `push` and from nothing else.
+5. Without entries there is nothing to wait for: `window_end()` is None.
+6. No entry is passed over more than `max_passed_over` times: so often at most may a batch with a younger entry of its class leave
+   while it stays.
+7. While both classes wait, the costs that leave are in the proportion of their weights, to within one batch of each.
+8. After `drop_lapsed`, no entry whose deadline has come leaves in a batch.
+
+Weights are those of start-time fair queueing (Goyal, Vin, Cheng 1996): each class has a start tag, which a batch moves on by its
+cost over the weight; the lowest tag is served, and a class that was empty starts at the tag in service, so that nobody saves up
+credit.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from batching.policy import BatchPolicy
+from batching.policy import BatchPolicy, Priority
 
 
-class FlushReason(Enum):
+class FlushReason(StrEnum):
     """Why a batch left."""
 
     FULL = "full"
@@ -35,11 +46,19 @@ class Queueable(Protocol):
 
     @property
     def cost(self) -> int:
-        """Its share of `max_cost`."""
+        """Its share of `max_cost`, 1 or more."""
+
+    @property
+    def priority(self) -> Priority:
+        """Its class."""
 
     @property
     def queued_at(self) -> float:
         """When it was pushed, in seconds on the clock that `take` is told."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is no longer worth a pass, on the same clock; infinity if never."""
 
 
 E = TypeVar("E", bound=Queueable)
@@ -53,60 +72,149 @@ class Batch(Generic[E]):
     reason: FlushReason
 
 
+class _Lane(Generic[E]):
+    """The entries of one class by age, each with how often it was passed over; their cost; the class's weight and start tag."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.start = 0.0
+        self.cost = 0
+        # The mapping makes discarding an abandoned entry O(1) without leaving a gap behind.
+        self.entries: OrderedDict[E, int] = OrderedDict()
+
+    def remove(self, entry: E) -> None:
+        del self.entries[entry]
+        self.cost -= entry.cost
+
+
 class BatchQueue(Generic[E]):
-    """Entries that wait for a pass. All mutable state is `_entries` and `draining`."""
+    """Entries that wait for a pass. All mutable state is in the lanes, `_virtual_time` and `draining`."""
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        # Ordered by age; the mapping makes discarding an abandoned entry O(1) without leaving a gap behind.
-        self._entries: OrderedDict[E, None] = OrderedDict()
+        self._horizon = max(policy.look_ahead, policy.max_items)
+        # In the order in which equal start tags are served.
+        self._lanes: dict[Priority, _Lane[E]] = {
+            Priority.INTERACTIVE: _Lane(policy.interactive_weight),
+            Priority.BULK: _Lane(1.0),
+        }
+        self._virtual_time = 0.0
         self.draining = False
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(len(lane.entries) for lane in self._lanes.values())
+
+    def __iter__(self) -> Iterator[E]:
+        for lane in self._lanes.values():
+            yield from lane.entries
+
+    def count(self, priority: Priority) -> int:
+        """Entries of a class."""
+        return len(self._lanes[priority].entries)
+
+    def cost(self, priority: Priority) -> int:
+        """What the entries of a class cost together."""
+        return self._lanes[priority].cost
+
+    def cost_ahead(self, priority: Priority) -> float:
+        """The cost that leaves before or with what a class has queued now, if nothing more comes."""
+        own = self._lanes[priority]
+        others = (lane for lane in self._lanes.values() if lane is not own)
+        return own.cost + sum(min(lane.cost, own.cost * lane.weight / own.weight) for lane in others)
 
     def push(self, entry: E) -> None:
-        """Append the youngest entry."""
-        self._entries[entry] = None
+        """Append the youngest entry of its class."""
+        lane = self._lanes[entry.priority]
+        if not lane.entries:
+            lane.start = max(lane.start, self._virtual_time)
+        lane.entries[entry] = 0
+        lane.cost += entry.cost
 
     def discard(self, entry: E) -> bool:
-        """Remove an entry whose caller left; False when it is not queued (any more)."""
-        return self._entries.pop(entry, self) is None
+        """Remove an entry whose callers left; False when it is not queued (any more)."""
+        lane = self._lanes[entry.priority]
+        if entry not in lane.entries:
+            return False
+        lane.remove(entry)
+        return True
+
+    def drop_lapsed(self, now: float) -> list[E]:
+        """Remove and return the entries near enough to the front to leave with the next batch whose deadline has come."""
+        dropped: list[E] = []
+        for lane in self._lanes.values():
+            # Again, because others move up.
+            while lapsed := [entry for entry in islice(lane.entries, self._horizon) if entry.deadline <= now]:
+                for entry in lapsed:
+                    lane.remove(entry)
+                dropped += lapsed
+        return dropped
 
     def take(self, now: float) -> Batch[E] | None:
-        """The batch that leaves now on a free worker, or None when there is nothing to do before `deadline()`."""
-        if not self._entries:
+        """The batch that leaves now on a free worker, or None when there is nothing to do before `window_end()`."""
+        leaving = [(lane, reason) for lane in self._lanes.values() if (reason := self._reason_to_leave(lane, now)) is not None]
+        if not leaving:
             return None
-        chosen, limit = self._oldest_that_fit()
-        reason = limit or self._reason_to_leave_early(now)
-        if reason is None:
-            return None
+        lane, reason = min(leaving, key=lambda pair: pair[0].start)
+        if len(lane.entries) <= self._policy.max_items and lane.cost <= self._policy.max_cost:
+            chosen = list(lane.entries)
+        else:
+            chosen = self._choose(lane)
+            reason = FlushReason.FULL if len(chosen) == self._policy.max_items else FlushReason.COST
+        self._virtual_time = lane.start
+        lane.start += sum(entry.cost for entry in chosen) / lane.weight
         for entry in chosen:
-            del self._entries[entry]
+            lane.remove(entry)
         return Batch(tuple(chosen), reason)
 
-    def deadline(self) -> float | None:
-        """When the oldest entry's window ends, on the clock that `queued_at` was read from; None when nothing waits."""
-        if not self._entries:
+    def window_end(self) -> float | None:
+        """When the next window ends, on the clock that `queued_at` was read from; None when nothing waits."""
+        oldest = [next(iter(lane.entries)).queued_at for lane in self._lanes.values() if lane.entries]
+        return min(oldest) + self._policy.window if oldest else None
+
+    def clear(self) -> list[E]:
+        """Remove and return everything."""
+        entries = list(self)
+        for entry in entries:
+            self._lanes[entry.priority].remove(entry)
+        return entries
+
+    def _reason_to_leave(self, lane: _Lane[E], now: float) -> FlushReason | None:
+        if not lane.entries:
             return None
-        return next(iter(self._entries)).queued_at + self._policy.window
-
-    def _oldest_that_fit(self) -> tuple[list[E], FlushReason | None]:
-        chosen: list[E] = []
-        cost = 0
-        for entry in self._entries:
-            if chosen and cost + entry.cost > self._policy.max_cost:
-                return chosen, FlushReason.COST
-            chosen.append(entry)
-            cost += entry.cost
-            if len(chosen) == self._policy.max_items:
-                return chosen, FlushReason.FULL
-        return chosen, FlushReason.COST if cost >= self._policy.max_cost else None
-
-    def _reason_to_leave_early(self, now: float) -> FlushReason | None:
+        if len(lane.entries) >= self._policy.max_items:
+            return FlushReason.FULL
+        if lane.cost >= self._policy.max_cost:
+            return FlushReason.COST
         if self.draining:
             return FlushReason.DRAIN
         if self._policy.idle_flush:
             return FlushReason.IDLE
-        deadline = self.deadline()
-        return FlushReason.WINDOW if deadline is not None and now >= deadline else None
+        return FlushReason.WINDOW if now >= next(iter(lane.entries)).queued_at + self._policy.window else None
+
+    def _choose(self, lane: _Lane[E]) -> list[E]:
+        """Of more than fits in a batch: the oldest, then those whose turn it is, then those nearest to the oldest in cost."""
+        seen = list(islice(lane.entries.items(), self._horizon))
+        oldest = seen[0][0]
+        chosen = {0}
+        count, cost = 1, oldest.cost
+        # Nobody younger than `end` may leave now: who stands there has been passed over often enough, and does not fit.
+        end = len(seen)
+        for index, (entry, passed_over) in enumerate(seen[1:], start=1):
+            if passed_over >= self._policy.max_passed_over:
+                if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
+                    end = index
+                    break
+                chosen.add(index)
+                count, cost = count + 1, cost + entry.cost
+        others = [index for index in range(1, end) if index not in chosen]
+        for index in sorted(others, key=lambda index: abs(seen[index][0].cost - oldest.cost)):
+            entry = seen[index][0]
+            # The first that does not fit ends it: a smaller one from farther away would fill the batch, but not match it.
+            if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
+                break
+            chosen.add(index)
+            count, cost = count + 1, cost + entry.cost
+        for index in range(max(chosen)):
+            if index not in chosen:
+                lane.entries[seen[index][0]] += 1
+        return [seen[index][0] for index in sorted(chosen)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,8 @@ class Classifier:
         self.manifest: Manifest = manifest
         self.labels = tuple(manifest.labels)
         self.identity = f"{manifest.name}@{manifest.version}"
+        # Of the whole manifest: it has the hashes of the other files, and what else decides an answer.
+        self.fingerprint = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
         try:
             self._tokenizer = Tokenizer(bundle.tokenizer, manifest.max_length)
         except TokenizerError as error:

@@ -17,6 +17,7 @@ class FakeClassifier:
     """One token a word; a token's id is the index of the label that its word stands for. `on_pass` is called with each batch."""
 
     identity = "fake@1"
+    fingerprint = "fake"
     labels = ("billing", "general", "technical")
 
     def __init__(self, on_pass: Callable[[Sequence[Encoding]], None] = _nothing, max_length: int = 256) -> None:

@@ -42,6 +42,10 @@ class TextClassifier(Protocol):
         """`name@version`."""
 
     @property
+    def fingerprint(self) -> str:
+        """Equal for two models only if they answer every text alike."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label names in the order of the classes."""
 

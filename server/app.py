@@ -58,6 +58,7 @@ class Routes:
     async def ready(self, _: Request) -> Response:
         """Ready for work; otherwise 503 and the reason."""
         classifier = self._service.classifier
+        self._service.check_passes()
         return render_json({"status": "ready", "model": classifier.identity})
 
     async def classify(self, request: Request) -> Response:
@@ -66,9 +67,9 @@ class Routes:
         settings = self._service.settings
         content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
         classifier = self._service.classifier
-        wanted = parse_classify(content, settings.max_texts_per_request)
+        wanted = parse_classify(content, settings.max_texts_per_request, request.headers)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
-        answer = await unless_disconnected(request, self._service.classify(wanted))
+        answer = await unless_disconnected(request, self._service.classify(wanted, started))
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
         return render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,13 +13,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from batching import BatcherClosed, PassFailed, QueueFull
+from batching import (
+    BatcherClosed,
+    BatcherStalled,
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    PassFailed,
+    PassTimedOut,
+    QueueFull,
+)
 from server.readiness import NotReady, Phase
 from server.rendering import render_json
 from server.request_id import request_id_of
 
 RETRY_AFTER_LOADING = 2
 RETRY_AFTER_STOPPING = 5
+JITTER = 0.1
 
 
 @dataclass
@@ -39,15 +49,39 @@ def _of_http(error: Exception) -> RequestError:
 
 def _of_queue_full(error: Exception) -> RequestError:
     assert isinstance(error, QueueFull)
-    seconds = max(1, math.ceil(error.retry_after))
-    return RequestError(429, "queue_full", "too many texts are waiting; try again later", {"Retry-After": str(seconds)})
+    return RequestError(429, "queue_full", "too many texts are waiting; try again later", _retry_after(error.retry_after))
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    """The header, in whole seconds as it must be; not all refused clients shall come back at the same moment."""
+    return {"Retry-After": str(max(1, math.ceil(seconds * random.uniform(1 - JITTER, 1 + JITTER))))}
+
+
+def _of_unmeetable(error: Exception) -> RequestError:
+    assert isinstance(error, DeadlineUnmeetable)
+    message = f"an answer is expected to take {error.expected * 1000:.0f} ms, more than the request's timeout leaves"
+    return RequestError(504, "deadline_unmeetable", message, _retry_after(error.expected))
+
+
+def _of_deadline(_: Exception) -> RequestError:
+    return RequestError(504, "deadline_exceeded", "the request's timeout came before its answer")
+
+
+def _of_pass_timeout(_: Exception) -> RequestError:
+    return RequestError(504, "pass_timeout", "the model did not answer within its bound")
+
+
+def _of_stalled(_: Exception) -> RequestError:
+    message = "the model hangs in all its workers; the server must be restarted"
+    return RequestError(503, "stalled", message, {"Retry-After": str(RETRY_AFTER_STOPPING)})
 
 
 def _of_not_ready(error: Exception) -> RequestError:
     assert isinstance(error, NotReady)
     if error.phase is Phase.DRAINING:
         return _stopping(error)
-    return RequestError(503, "not_ready", str(error), {"Retry-After": str(RETRY_AFTER_LOADING)})
+    code = "stalled" if error.phase is Phase.STALLED else "not_ready"
+    return RequestError(503, code, str(error), {"Retry-After": str(RETRY_AFTER_LOADING)})
 
 
 def _stopping(_: Exception) -> RequestError:
@@ -56,8 +90,12 @@ def _stopping(_: Exception) -> RequestError:
     return RequestError(503, "draining", "the server is shutting down", headers)
 
 
-def _model_failure(_: Exception) -> RequestError:
-    return RequestError(500, "model_failure", "the model failed on this request")
+def _model_failure(error: Exception) -> RequestError:
+    assert isinstance(error, PassFailed)
+    if error.items > 1:
+        return RequestError(500, "model_failure", "the model failed on a batch with this request")
+    place = "" if error.index is None else f"texts[{error.index}]: "
+    return RequestError(500, "model_failure", f"{place}the model failed on this text")
 
 
 def _internal(_: Exception) -> RequestError:
@@ -80,8 +118,12 @@ TABLE = (
     (HTTPException, _of_http),
     (ClientDisconnect, _gone),
     (QueueFull, _of_queue_full),
+    (DeadlineUnmeetable, _of_unmeetable),
+    (DeadlineExceeded, _of_deadline),
     (NotReady, _of_not_ready),
     (BatcherClosed, _stopping),
+    (BatcherStalled, _of_stalled),
+    (PassTimedOut, _of_pass_timeout),
     (PassFailed, _model_failure),
     (Exception, _internal),
 )

@@ -6,16 +6,17 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where in its life the server is; only READY takes work."""
+    """Where in its life the server is. READY takes work; STALLED does as well, as long as it can, but asks for a restart."""
 
     STARTING = "starting"
     READY = "ready"
+    STALLED = "stalled"
     FAILED = "failed"
     DRAINING = "draining"
 
 
 class NotReady(Exception):
-    """Raised when work arrives in any phase but READY; the message is the reason that `GET /ready` shows."""
+    """Raised when work arrives in a phase that takes none; the message is the reason that `GET /ready` shows."""
 
     def __init__(self, phase: Phase, reason: str) -> None:
         super().__init__(reason)

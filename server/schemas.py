@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from batching import Priority
 from models.types import Prediction
 from server.errors import RequestError
+
+TIMEOUT_HEADER: Final = "X-Timeout-Ms"
+PRIORITY_HEADER: Final = "X-Priority"
 
 # pydantic's own words, where they speak of Python rather than of JSON.
 _MESSAGES = {
@@ -18,6 +23,9 @@ _MESSAGES = {
     "list_type": "must be a list of strings",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "greater_than": "must be over 0",
+    "literal_error": "must be interactive or bulk",
 }
 
 
@@ -27,19 +35,26 @@ class _Body(BaseModel):
     text: str = ""
     texts: Annotated[list[str], FailFast()] = []
     scores: bool = False
+    timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    priority: Literal["interactive", "bulk"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyRequest:
-    """A valid request: 1 or more non-blank texts; `single` if it used `text` and wants its answer in the singular."""
+    """A valid request: 1 or more non-blank texts; `single` if it used `text` and wants its answer in the singular.
+
+    `timeout` is in seconds, None if the request names none.
+    """
 
     texts: list[str]
     single: bool
     scores: bool
+    timeout: float | None = None
+    priority: Priority = Priority.INTERACTIVE
 
 
-def parse_classify(content: bytes, max_texts: int) -> ClassifyRequest:
-    """Parse a request body. Raises `RequestError` with the status and code that fit."""
+def parse_classify(content: bytes, max_texts: int, headers: Mapping[str, str]) -> ClassifyRequest:
+    """Parse a request body, and the headers that may say the same. Raises `RequestError` with the status and code that fit."""
     try:
         raw: object = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -62,7 +77,27 @@ def parse_classify(content: bytes, max_texts: int) -> ClassifyRequest:
     for index, text in enumerate(texts):
         if not text.strip():
             raise blank_text(index, single=single)
-    return ClassifyRequest(texts, single, body.scores)
+    # The body is the client's own word; a header may have been set by a proxy, for all its clients.
+    timeout_ms = _timeout_header(headers) if body.timeout_ms is None else body.timeout_ms
+    priority = _priority_header(headers) if body.priority is None else Priority(body.priority)
+    return ClassifyRequest(texts, single, body.scores, None if timeout_ms is None else timeout_ms / 1000, priority)
+
+
+def _timeout_header(headers: Mapping[str, str]) -> float | None:
+    value = headers.get(TIMEOUT_HEADER)
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value) or not float(value):
+        raise RequestError(422, "invalid_field", f"{TIMEOUT_HEADER}: must be a number of milliseconds over 0")
+    return float(value)
+
+
+def _priority_header(headers: Mapping[str, str]) -> Priority:
+    value = headers.get(PRIORITY_HEADER, Priority.INTERACTIVE)
+    try:
+        return Priority(value.lower())
+    except ValueError:
+        raise RequestError(422, "invalid_field", f"{PRIORITY_HEADER}: must be interactive or bulk") from None
 
 
 def blank_text(index: int, *, single: bool) -> RequestError:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from time import perf_counter
 
 import anyio.to_thread
 import structlog
 
-from batching import Batcher, BatcherStatistics
+from batching import Batcher, BatcherStatistics, PassEnd, PassFailed, PassReport
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
-from server.readiness import Readiness
+from server.cache import AnswerCache, CachedAnswer
+from server.readiness import NotReady, Phase, Readiness
 from server.schemas import ClassifyRequest, blank_text
 from server.settings import Settings
+from server.threads import PassThreads
 
 log = structlog.stdlib.get_logger("supportbot.service")
 
@@ -44,6 +46,15 @@ class Classification:
     timing: Timing
 
 
+def _counts(statistics: BatcherStatistics) -> dict[str, object]:
+    """The numbers for a log line; times rounded to milliseconds."""
+    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    return {
+        name: {str(key): count for key, count in value.items()} if isinstance(value, Mapping) else round(value, 3)
+        for name, value in values.items()
+    }
+
+
 def usable_cores() -> int:
     """The cores this process may run on, which in a container is not what the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -62,6 +73,7 @@ class Service:
         self._open_classifier = open_classifier
         self._classifier: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
+        self._cache: AnswerCache | None = None
 
     @property
     def classifier(self) -> TextClassifier:
@@ -74,10 +86,9 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Open everything in order, close it in the opposite order. Loading goes on in the background meanwhile."""
         async with AsyncExitStack() as stack:
-            workers = ThreadPoolExecutor(self._policy.workers, thread_name_prefix="inference")
-            # A pass that hangs cannot be stopped, so nobody waits for it here.
-            stack.callback(workers.shutdown, wait=False, cancel_futures=True)
-            loading = asyncio.create_task(self._load(workers, stack), name="service.load")
+            threads = PassThreads(asyncio.get_running_loop())
+            stack.callback(threads.close)
+            loading = asyncio.create_task(self._load(threads, stack), name="service.load")
             try:
                 yield
             finally:
@@ -86,27 +97,49 @@ class Service:
                 self.is_hanging |= not loading.done()
                 loading.cancel()
 
-    async def classify(self, request: ClassifyRequest) -> Classification:
-        """Classify one request's texts, each an entry of its own in the batcher.
+    def check_passes(self) -> None:
+        """Raise `NotReady` with the reason when a pass hangs. New requests are still taken as long as a worker is left."""
+        if self._batcher is not None and (hung := self._batcher.hung_passes):
+            seconds = f"{self._policy.pass_timeout:g} s"
+            what = f"{hung} passes have" if hung > 1 else "a pass has"
+            raise NotReady(
+                Phase.STALLED, f"{what} not ended after {seconds}; the process must be restarted unless this ends by itself"
+            )
 
-        Raises `NotReady`, `RequestError` (blank text), `QueueFull`, `BatcherClosed` or `PassFailed`.
+    async def classify(self, request: ClassifyRequest, arrived: float) -> Classification:
+        """Classify one request's texts, each an entry of its own in the batcher; `arrived` is when, on `perf_counter`'s clock.
+
+        Raises `NotReady`, `RequestError` (blank text), `QueueFull`, `DeadlineExceeded`, `BatcherClosed`, `BatcherStalled` or
+        `PassFailed`, whose `index` is the text's.
         """
         classifier = self.classifier
         assert self._batcher is not None
-        with self._batcher.reserve(len(request.texts)) as places:
-            started = perf_counter()
-            encodings = await _encode(classifier, request)
-            tokenize = perf_counter() - started
-            outcomes = await places.submit(encodings)
-        return Classification(
-            predictions=[outcome.result for outcome in outcomes],
-            truncated=[encoding.truncated for encoding in encodings],
-            timing=Timing(
+        assert self._cache is not None
+        answers = [self._cache.get(text) for text in request.texts]
+        missing = [index for index, answer in enumerate(answers) if answer is None]
+        timing = Timing(0.0, 0.0, 0.0)
+        if missing:
+            asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
+            timeout = min(asked, self.settings.max_timeout_ms / 1000) - (perf_counter() - arrived)
+            with self._batcher.reserve(len(missing), priority=request.priority, timeout=timeout) as places:
+                started = perf_counter()
+                encodings = await _encode(classifier, request, missing)
+                tokenize = perf_counter() - started
+                try:
+                    outcomes = await places.submit(encodings)
+                except PassFailed as error:
+                    error.index = None if request.single or error.index is None else missing[error.index]
+                    raise
+            timing = Timing(
                 tokenize=tokenize,
                 queue=max(outcome.wait for outcome in outcomes),
                 inference=max(outcome.duration for outcome in outcomes),
-            ),
-        )
+            )
+            for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
+                answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
+                self._cache.put(request.texts[index], answer)
+        found = [answer for answer in answers if answer is not None]
+        return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], timing)
 
     async def drain(self) -> None:
         """Refuse new requests, finish the accepted ones, and linger a little: late clients meet a 503, not a reset.
@@ -123,17 +156,19 @@ class Service:
             if not self.is_drained:
                 self.is_hanging = True
                 log.error("not all accepted requests were finished")
+            if self._batcher is not None:
+                self.is_hanging |= self._batcher.hung_passes > 0
+                log.info("drained", **_counts(self._batcher.statistics()))
         await linger
 
     def statistics(self) -> BatcherStatistics | None:
         """The batcher's snapshot; None before the model is loaded."""
         return self._batcher.statistics() if self._batcher else None
 
-    async def _load(self, workers: ThreadPoolExecutor, stack: AsyncExitStack) -> None:
+    async def _load(self, threads: PassThreads, stack: AsyncExitStack) -> None:
         started = perf_counter()
-        loop = asyncio.get_running_loop()
         try:
-            self._classifier = classifier = await loop.run_in_executor(workers, self._open_classifier)
+            self._classifier = classifier = await threads.run(self._open_classifier)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a model, the reason belongs where operators look
             self.readiness.set_failed(f"{type(error).__name__}: {error}")
             log.error("model cannot be used", reason=self.readiness.reason)  # noqa: TRY400 - the reason is for operators, complete
@@ -141,29 +176,48 @@ class Service:
 
         async def predict(batch: list[Encoding]) -> Sequence[Prediction]:
             # The only thread border on a ticket's way.
-            try:
-                return await loop.run_in_executor(workers, classifier.predict, batch)
-            except Exception:
-                log.exception("pass failed", texts=len(batch), tokens=sum(map(len, batch)))
-                raise
+            return await threads.run(partial(classifier.predict, batch))
 
-        bound = self.settings.drain_timeout_ms / 1000
-        batcher = Batcher(predict, self._policy, cost=len, drain_timeout=bound, clock=perf_counter)
+        batcher = Batcher(
+            predict,
+            self._policy,
+            cost=len,
+            # Texts of the same tokens have the same answer.
+            key=lambda encoding: encoding.ids,
+            on_pass=_log_pass,
+            drain_timeout=self.settings.drain_timeout_ms / 1000,
+            clock=perf_counter,
+        )
         self._batcher = await stack.enter_async_context(batcher)
+        self._cache = AnswerCache(self.settings.answer_cache_texts, classifier.fingerprint)
         self.readiness.set_ready()
         log.info("ready", model=classifier.identity, workers=self._policy.workers, seconds=round(perf_counter() - started, 3))
 
 
-async def _encode(classifier: TextClassifier, request: ClassifyRequest) -> list[Encoding]:
+def _log_pass(report: PassReport) -> None:
+    """Passes that ended well are not logged; the others are, never with a text."""
+    facts = {"texts": report.items, "tokens": report.cost, "seconds": round(report.seconds, 3)}
+    if report.end in {PassEnd.FAILED, PassEnd.DIED}:
+        log.error("pass failed" if report.end is PassEnd.FAILED else "pass died", **facts, exc_info=report.error)
+    elif report.end is PassEnd.HALVED:
+        # The whole story is told at the end, once for each text at fault.
+        log.warning("pass failed, its halves are tried", **facts, reason=type(report.error).__name__)
+    elif report.end is PassEnd.HUNG:
+        log.critical("pass hangs: its callers are answered, its worker is replaced, /ready is 503 until it ends", **facts)
+    elif report.end is PassEnd.RECOVERED:
+        log.warning("pass that hung has ended", **facts)
+
+
+async def _encode(classifier: TextClassifier, request: ClassifyRequest, indices: Sequence[int]) -> list[Encoding]:
     def encode() -> list[Encoding]:
         encodings = []
-        for index, text in enumerate(request.texts):
+        for index in indices:
             try:
-                encodings.append(classifier.encode(text))
+                encodings.append(classifier.encode(request.texts[index]))
             except BlankTextError as error:
                 raise blank_text(index, single=request.single) from error
         return encodings
 
-    if sum(map(len, request.texts)) <= TOKENIZE_INLINE_CHARACTERS:
+    if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
         return encode()
     return await anyio.to_thread.run_sync(encode)

@@ -36,7 +36,34 @@ class Settings(BaseSettings):
     batch_max_texts: Annotated[int, Field(ge=1, le=1024, description="texts in a batch")] = 32
     batch_max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="tokens in a batch, unless one text has more")] = 512
     batch_idle_flush: Annotated[bool, Field(description="a text that finds a free worker leaves at once")] = True
-    queue_max_texts: Annotated[int, Field(ge=1, le=1_000_000, description="texts waiting; beyond it requests get 429")] = 1024
+    batch_look_ahead: Annotated[
+        int, Field(ge=0, le=10_000, description="oldest texts among which a batch looks for near lengths")
+    ] = 64
+    batch_max_passed_over: Annotated[
+        int, Field(ge=0, le=1000, description="batches that may leave with a younger text before one; 0 is strict order")
+    ] = 4
+    interactive_weight: Annotated[
+        float, Field(ge=0.01, le=100, description="tokens of interactive texts for each of bulk ones, while both wait")
+    ] = 4
+    queue_max_texts: Annotated[
+        int, Field(ge=1, le=1_000_000, description="texts waiting in each class; beyond it requests get 429")
+    ] = 1024
+    queue_max_tokens: Annotated[
+        int, Field(ge=1, le=1 << 40, description="their tokens, unless one request alone has more; beyond it: 429")
+    ] = 65_536
+    default_timeout_ms: Annotated[
+        Milliseconds, Field(gt=0, description="time for an answer if the request names none; then 504")
+    ] = 30_000
+    max_timeout_ms: Annotated[Milliseconds, Field(gt=0, description="longest time that a request may ask for")] = 60_000
+    pass_timeout_ms: Annotated[
+        Milliseconds, Field(gt=0, description="a pass that takes longer counts as hanging: 504, and /ready says so")
+    ] = 30_000
+    bisect_max_passes: Annotated[
+        int, Field(ge=0, le=10_000, description="passes spent on finding the text at fault in a failing batch")
+    ] = 16
+    answer_cache_texts: Annotated[
+        int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 keeps none")
+    ] = 0
     max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="request body size; beyond it requests get 413")] = 1 << 20
     body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="time for a request's body; beyond it: 408")] = 10_000
@@ -56,13 +83,23 @@ class Settings(BaseSettings):
                 f"MAX_TEXTS_PER_REQUEST ({self.max_texts_per_request}) is over QUEUE_MAX_TEXTS ({self.queue_max_texts}):"
                 " such a request could never be accepted"
             )
+        if self.default_timeout_ms > self.max_timeout_ms:
+            raise SettingsError(
+                f"DEFAULT_TIMEOUT_MS ({self.default_timeout_ms:g}) is over MAX_TIMEOUT_MS ({self.max_timeout_ms:g})"
+            )
         return BatchPolicy(
             max_items=self.batch_max_texts,
             max_cost=self.batch_max_tokens,
             window=self.batch_window_ms / 1000,
             idle_flush=self.batch_idle_flush,
+            look_ahead=self.batch_look_ahead,
+            max_passed_over=self.batch_max_passed_over,
+            interactive_weight=self.interactive_weight,
             max_queued=self.queue_max_texts,
+            max_queued_cost=self.queue_max_tokens,
             workers=self.workers or cores,
+            max_extra_passes=self.bisect_max_passes,
+            pass_timeout=self.pass_timeout_ms / 1000,
         )
 
 

@@ -8,40 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batching import Batcher, BatcherClosed, BatchPolicy, FlushReason, Outcome, PassFailed, QueueFull, WrongResultCount
+from batching import Batcher, BatcherClosed, BatchPolicy, FlushReason, Outcome, PassFailed, Priority, QueueFull
+from tests.batching.fakes import Model, adds_up, ends, now, start
 from tests.batching.virtual_time import Hang, run_virtual, turns
-
-Process = Callable[[list[int]], Awaitable[list[int]]]
-
-
-class Model:
-    """Doubles numbers, in `seconds` a pass; keeps what it was given. A negative number makes the pass fail."""
-
-    def __init__(self, seconds: float = 0.010) -> None:
-        self.seconds = seconds
-        self.batches: list[list[int]] = []
-        self.started_at: list[float] = []
-        self.running = 0
-        self.most_running = 0
-
-    async def __call__(self, items: list[int]) -> list[int]:
-        self.batches.append(items)
-        self.started_at.append(asyncio.get_running_loop().time())
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            await asyncio.sleep(self.seconds)
-        finally:
-            self.running -= 1
-        if min(items) < 0:
-            raise ValueError("a negative number")
-        return [2 * item for item in items]
 
 
 def test_a_lone_item_on_an_idle_batcher_does_not_wait_the_window() -> None:
@@ -86,7 +61,7 @@ def test_items_of_the_same_turn_share_the_first_batch_and_the_queue_fills_while_
     assert model.started_at == [0.0, 0.010]
 
 
-def test_7_results_reach_their_own_callers_in_order() -> None:
+def test_10_results_reach_their_own_callers_in_order() -> None:
     async def main() -> list[int]:
         async with Batcher(Model(), BatchPolicy(max_items=7, workers=3)) as batcher:
             outcomes = await asyncio.gather(*(batcher.submit(item) for item in range(200)))
@@ -95,7 +70,7 @@ def test_7_results_reach_their_own_callers_in_order() -> None:
     assert run_virtual(main()) == [2 * item for item in range(200)]
 
 
-def test_9_no_more_passes_than_workers_run_at_the_same_time() -> None:
+def test_12_no_more_passes_than_workers_run_at_the_same_time() -> None:
     async def main() -> Model:
         model = Model()
         async with Batcher(model, BatchPolicy(max_items=2, workers=3)) as batcher:
@@ -117,7 +92,7 @@ def test_an_idle_batcher_causes_no_wake_ups(idle_flush: bool) -> None:
     assert run_virtual(main()) <= 2  # the sleep's own
 
 
-def test_8_a_caller_that_leaves_the_queue_is_dropped_before_compute() -> None:
+def test_11_a_caller_that_leaves_the_queue_is_dropped_before_compute() -> None:
     async def main() -> tuple[Model, Batcher[int, int]]:
         model = Model()
         async with Batcher(model, BatchPolicy(max_items=4)) as batcher:
@@ -136,7 +111,7 @@ def test_8_a_caller_that_leaves_the_queue_is_dropped_before_compute() -> None:
     assert (statistics.abandoned, statistics.answered, statistics.accepted) == (1, 3, 4)
 
 
-def test_8_a_caller_that_leaves_a_running_pass_does_not_harm_its_batch_mates() -> None:
+def test_11_a_caller_that_leaves_a_running_pass_does_not_harm_its_batch_mates() -> None:
     async def main() -> list[int]:
         async with Batcher(Model()) as batcher:
             tasks = [asyncio.create_task(batcher.submit(item)) for item in range(3)]
@@ -150,35 +125,7 @@ def test_8_a_caller_that_leaves_a_running_pass_does_not_harm_its_batch_mates() -
     assert run_virtual(main()) == [2, 4, 18]
 
 
-def test_6_a_failing_pass_answers_all_its_callers_and_the_batcher_lives_on() -> None:
-    async def main() -> None:
-        async with Batcher(Model()) as batcher:
-            results = await asyncio.gather(*(batcher.submit(item) for item in (1, -1, 2)), return_exceptions=True)
-            assert [type(result) for result in results] == [PassFailed] * 3
-            assert len({id(result) for result in results}) == 3
-            assert isinstance(results[0], PassFailed)
-            assert isinstance(results[0].__cause__, ValueError)
-            assert (await batcher.submit(4)).result == 8
-            assert batcher.statistics().failed == 3
-
-    run_virtual(main())
-
-
-@pytest.mark.parametrize("results", [[], [1], [1, 2, 3]])
-def test_6_a_wrong_number_of_results_is_a_named_error(results: list[int]) -> None:
-    async def process(_: list[int]) -> list[int]:
-        return results
-
-    async def main() -> None:
-        async with Batcher(process) as batcher:
-            outcomes = await asyncio.gather(*(batcher.submit(item) for item in (1, 2)), return_exceptions=True)
-            assert [type(outcome) for outcome in outcomes] == [WrongResultCount] * 2
-            assert str(outcomes[0]) == f"the pass returned {len(results)} results for 2 items"
-
-    run_virtual(main())
-
-
-def test_10_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+def test_13_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async def main() -> None:
         async with Batcher(Model(seconds=1.0), BatchPolicy(max_items=2, max_queued=4)) as batcher:
             await batcher.submit(0)  # one second an item is measured
@@ -189,12 +136,12 @@ def test_10_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             assert refused.value.retry_after == pytest.approx(4.0)
             await asyncio.gather(*tasks)
             assert (await batcher.submit(9)).result == 18
-            assert batcher.statistics().refused == 1
+            assert batcher.statistics().refused == {Priority.INTERACTIVE: 1, Priority.BULK: 0}
 
     run_virtual(main())
 
 
-def test_10_a_reservation_is_granted_whole_or_not_at_all_and_gives_back_what_it_did_not_use() -> None:
+def test_13_a_reservation_is_granted_whole_or_not_at_all_and_gives_back_what_it_did_not_use() -> None:
     async def main() -> None:
         async with Batcher(Model(), BatchPolicy(max_queued=4)) as batcher:
             with batcher.reserve(3) as places:
@@ -245,7 +192,7 @@ def test_a_cancelled_multi_item_caller_takes_all_its_items_along() -> None:
     assert run_virtual(main()).batches == [[1, 2]]
 
 
-def test_11_closing_finishes_what_was_accepted_without_waiting_for_the_window() -> None:
+def test_14_closing_finishes_what_was_accepted_without_waiting_for_the_window() -> None:
     async def main() -> tuple[list[int], float]:
         batcher = Batcher(Model(), BatchPolicy(idle_flush=False, window=5.0))
         async with batcher:
@@ -257,7 +204,7 @@ def test_11_closing_finishes_what_was_accepted_without_waiting_for_the_window() 
     assert run_virtual(main()) == ([0, 2, 4], 0.010)
 
 
-def test_11_a_reservation_made_before_draining_may_still_be_used() -> None:
+def test_14_a_reservation_made_before_draining_may_still_be_used() -> None:
     async def main() -> int:
         async with Batcher(Model()) as batcher:
             with batcher.reserve() as places:
@@ -272,7 +219,7 @@ def test_11_a_reservation_made_before_draining_may_still_be_used() -> None:
     assert run_virtual(main()) == 10
 
 
-def test_11_a_pass_that_hangs_does_not_hold_the_close_beyond_its_bound() -> None:
+def test_14_a_pass_that_hangs_does_not_hold_the_close_beyond_its_bound() -> None:
     async def main() -> tuple[list[object], float, bool]:
         model = Model(seconds=1e6)
         batcher = Batcher(model, BatchPolicy(max_items=2), drain_timeout=3.0)
@@ -286,7 +233,7 @@ def test_11_a_pass_that_hangs_does_not_hold_the_close_beyond_its_bound() -> None
     assert run_virtual(main()) == ([BatcherClosed] * 5, 3.0, False)
 
 
-def test_11_a_pass_that_ignores_its_cancellation_does_not_hold_the_close() -> None:
+def test_14_a_pass_that_ignores_its_cancellation_does_not_hold_the_close() -> None:
     async def process(_: list[int]) -> list[int]:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(1000)
@@ -307,7 +254,7 @@ def test_11_a_pass_that_ignores_its_cancellation_does_not_hold_the_close() -> No
     assert run_virtual(main()) == 4.0
 
 
-def test_6_a_result_that_has_no_length_is_a_failed_pass() -> None:
+def test_9_a_result_that_has_no_length_is_a_failed_pass() -> None:
     async def process(_: list[int]) -> list[int]:
         return None  # type: ignore[return-value]
 
@@ -320,7 +267,7 @@ def test_6_a_result_that_has_no_length_is_a_failed_pass() -> None:
     run_virtual(main())
 
 
-def test_11_a_second_drain_shares_the_first_one_s_bound() -> None:
+def test_14_a_second_drain_shares_the_first_one_s_bound() -> None:
     async def main() -> float:
         async with Batcher(Model(seconds=1e6), drain_timeout=3.0) as batcher:
             task = asyncio.create_task(batcher.submit(1))
@@ -334,7 +281,7 @@ def test_11_a_second_drain_shares_the_first_one_s_bound() -> None:
     assert run_virtual(main()) == 3.0
 
 
-def test_6_a_close_that_is_itself_cancelled_still_answers_everybody() -> None:
+def test_9_a_close_that_is_itself_cancelled_still_answers_everybody() -> None:
     async def main() -> list[object]:
         batcher = Batcher(Model(seconds=1e6), BatchPolicy(max_items=1))
         await batcher.__aenter__()
@@ -365,7 +312,7 @@ def test_a_closed_or_unopened_batcher_refuses() -> None:
     run_virtual(main())
 
 
-def test_6_a_place_whose_item_comes_after_the_end_is_refused() -> None:
+def test_9_a_place_whose_item_comes_after_the_end_is_refused() -> None:
     async def main() -> None:
         batcher = Batcher(Model(), drain_timeout=0.5)
         async with batcher:
@@ -376,29 +323,13 @@ def test_6_a_place_whose_item_comes_after_the_end_is_refused() -> None:
     run_virtual(main())
 
 
-def test_6_a_pass_that_ends_the_process_still_answers_its_callers() -> None:
-    class Stop(BaseException):
-        pass
-
-    async def process(_: list[int]) -> list[int]:
-        raise Stop
-
-    async def main() -> None:
-        async with Batcher(process) as batcher:
-            with pytest.raises(PassFailed):
-                await batcher.submit(1)
-            await asyncio.sleep(0)
-
-    # The exception belongs to the pass's task: its caller was answered, and the batcher closes in order.
-    run_virtual(main())
-
-
 def test_statistics_add_up_and_tell_flush_reasons() -> None:
     async def main() -> None:
         async with Batcher(Model(), BatchPolicy(max_items=4, max_cost=100), cost=lambda item: item) as batcher:
             await asyncio.gather(*(batcher.submit(item) for item in (1, 1, 1, 1, 60, 60, 5)))
             seen = batcher.statistics()
-        assert seen.accepted == seen.answered + seen.failed + seen.abandoned + seen.queued + seen.in_flight == 7
+        assert adds_up(batcher)
+        assert seen.accepted == seen.answered == 7
         assert {reason: count for reason, count in seen.flushes.items() if count} == {
             FlushReason.FULL: 1,
             FlushReason.COST: 1,
@@ -410,6 +341,325 @@ def test_statistics_add_up_and_tell_flush_reasons() -> None:
         assert seen.wait_time == pytest.approx(0.010 + 2 * 0.020)
 
     run_virtual(main())
+
+
+def test_13_places_given_back_are_what_an_item_in_a_pass_no_longer_holds() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_items=1, max_queued=1)) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 2)
+            await asyncio.sleep(0)
+            assert await ends(start(batcher, 3)) == [QueueFull]
+            assert await ends(tasks) == [2, 4]
+
+    run_virtual(main())
+
+
+def test_13_a_full_class_does_not_refuse_the_other() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_items=1, max_queued=2)) as batcher:
+            first = start(batcher, 0)
+            await asyncio.sleep(0.001)
+            bulk = [asyncio.create_task(batcher.submit(item, priority=Priority.BULK)) for item in (1, 2, 3)]
+            urgent = start(batcher, 4, 5, 6)
+            await asyncio.sleep(0.001)
+            seen = batcher.statistics()
+            assert (seen.queued, seen.queued_bulk, seen.peak_queued) == (4, 2, 2)
+            assert await ends(first) == [0]
+            assert await ends(bulk) == [2, 4, QueueFull]
+            assert await ends(urgent) == [8, 10, QueueFull]
+            assert batcher.statistics().refused == {Priority.INTERACTIVE: 1, Priority.BULK: 1}
+
+    run_virtual(main())
+
+
+def test_an_interactive_item_overtakes_the_bulk_items_and_shares_no_pass_with_them() -> None:
+    async def main() -> Model:
+        model = Model()
+        async with Batcher(model, BatchPolicy(max_items=2)) as batcher:
+            tasks = start(batcher, 0)
+            await asyncio.sleep(0.001)
+            tasks += [asyncio.create_task(batcher.submit(item, priority=Priority.BULK)) for item in (1, 2, 3, 4, 5)]
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 9)
+            assert await ends(tasks) == [0, 2, 4, 6, 8, 10, 18]
+        return model
+
+    assert run_virtual(main()).batches == [[0], [1, 2], [9], [3, 4], [5]]
+
+
+def test_13_the_cost_of_each_class_is_bounded_on_its_own() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued_cost=10), cost=abs) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 8)
+            await asyncio.sleep(0)
+            assert await ends(start(batcher, 3)) == [QueueFull]
+            bulk = asyncio.create_task(batcher.submit(10, priority=Priority.BULK))
+            tasks += start(batcher, 2)
+            await asyncio.sleep(0)
+            assert batcher.statistics().queued_cost == 20
+            # The class is full to the brim: refused before anybody knows what the item costs.
+            with pytest.raises(QueueFull):
+                batcher.reserve()
+            assert await ends([*tasks, bulk]) == [2, 16, 4, 20]
+
+    run_virtual(main())
+
+
+def test_13_a_call_whose_cost_finds_no_room_is_refused_whole_and_gives_its_places_back() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued=4, max_queued_cost=10), cost=abs) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 8)
+            await asyncio.sleep(0)
+            with batcher.reserve(2) as places:
+                with pytest.raises(QueueFull):
+                    await places.submit([1, 2])
+                assert batcher.statistics().reserved == 2  # for a second try
+                assert [outcome.result for outcome in await places.submit([1, 1])] == [2, 2]
+            assert await ends([*tasks, *start(batcher, 4)]) == [2, 16, 8]
+            seen = batcher.statistics()
+            assert (seen.reserved, seen.queued, seen.accepted) == (0, 0, 5)
+            assert seen.refused[Priority.INTERACTIVE] == 2
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("items", [[50], [20, 30]])
+def test_13_a_call_that_alone_is_over_the_bound_of_cost_is_taken_by_an_empty_class(items: list[int]) -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued_cost=10), cost=abs) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            with batcher.reserve(2) as places:
+                call = asyncio.create_task(places.submit(items))
+                await asyncio.sleep(0.001)
+                assert batcher.statistics().queued_cost == 50
+                assert await ends(start(batcher, 1)) == [QueueFull]
+                assert [outcome.result for outcome in await call] == [2 * item for item in items]
+            assert await ends(tasks) == [2]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("items", [[0], [3, 0], [0, 3], [-2]])
+def test_13_an_item_that_costs_less_than_1_is_an_error_and_its_call_is_not_queued(items: list[int]) -> None:
+    async def main() -> None:
+        async with Batcher(Model(), cost=lambda item: item) as batcher:
+            with batcher.reserve(2) as places, pytest.raises(ValueError, match=f"cost must be 1 or more, not {min(items)}"):
+                await places.submit(items)
+            with pytest.raises(ValueError, match="cost must be 1 or more, not 0"):
+                await batcher.submit(0)
+            seen = batcher.statistics()
+            assert (seen.accepted, seen.reserved, seen.queued) == (0, 0, 0)
+            assert (await batcher.submit(3)).result == 6
+
+    run_virtual(main())
+
+
+def test_13_a_cost_function_that_fails_keeps_no_place() -> None:
+    def cost(item: int) -> NoReturn:
+        raise LookupError(item)
+
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued=1), cost=cost) as batcher:
+            for _ in range(2):
+                with pytest.raises(LookupError):
+                    await batcher.submit(1)
+            assert batcher.statistics().reserved == 0
+
+    run_virtual(main())
+
+
+def test_a_call_of_no_items_has_no_outcomes() -> None:
+    async def main() -> None:
+        async with Batcher(Model()) as batcher:
+            with batcher.reserve() as places:
+                assert await places.submit([]) == []
+            with pytest.raises(ValueError, match="places must be 1 to 1024, not 0"):
+                batcher.reserve(0)
+
+    run_virtual(main())
+
+
+def test_a_reservation_is_worth_nothing_after_its_block() -> None:
+    async def main() -> None:
+        async with Batcher(Model()) as batcher:
+            with batcher.reserve(2) as places:
+                pass
+            with pytest.raises(ValueError, match="1 items for 0 reserved places"):
+                await places.submit([1])
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(1, 0.75 + 2.0), (2, (0.75 + 0.75 + 2.0) / 2)])
+def test_the_expected_wait_is_the_rest_of_what_runs_and_the_draining_of_what_waits(workers: int, expected: float) -> None:
+    async def main() -> None:
+        async with Batcher(Model(seconds=1.0), BatchPolicy(max_items=1, workers=workers)) as batcher:
+            assert batcher.expected_wait() == 0.0
+            await batcher.submit(0)  # one second for a cost of 1 is measured
+            assert batcher.expected_wait() == 0.0
+            tasks = start(batcher, *range(workers + 2))
+            await asyncio.sleep(0.25)
+            assert batcher.expected_wait() == pytest.approx(expected)
+            # None of the bulk class waits, so nothing of it waits for the interactive class.
+            assert batcher.expected_wait(Priority.BULK) == pytest.approx(0.75)
+            await asyncio.gather(*tasks)
+
+    run_virtual(main())
+
+
+def test_the_expected_wait_of_a_pass_that_is_late_is_not_below_zero() -> None:
+    async def main() -> None:
+        model = Model(seconds=1.0)
+        async with Batcher(model) as batcher:
+            await batcher.submit(0)
+            model.seconds = 5.0
+            tasks = start(batcher, 1)
+            await asyncio.sleep(4.0)
+            assert batcher.expected_wait() == 0.0
+            await asyncio.gather(*tasks)
+
+    run_virtual(main())
+
+
+def test_12_every_idle_worker_is_used_at_once() -> None:
+    async def main() -> Model:
+        model = Model()
+        async with Batcher(model, BatchPolicy(max_items=1, workers=2)) as batcher:
+            assert await ends(start(batcher, 1, 2, 3)) == [2, 4, 6]
+        return model
+
+    assert run_virtual(main()).started_at == [0.0, 0.0, 0.010]
+
+
+def test_11_a_caller_that_leaves_between_the_batch_and_its_pass_costs_no_pass() -> None:
+    async def main() -> Model:
+        model = Model()
+        async with Batcher(model) as batcher:
+            tasks = start(batcher, 1, 2)
+            await asyncio.sleep(0)  # the batch leaves in the next turn, its pass begins in the one after
+            tasks[0].cancel()
+            assert await ends(tasks) == [asyncio.CancelledError, 4]
+            alone = start(batcher, 3)
+            await asyncio.sleep(0)
+            alone[0].cancel()
+            assert await ends(alone) == [asyncio.CancelledError]
+            await asyncio.sleep(0.001)
+            assert repr(batcher) == "<Batcher open reserved=0 queued=0 in_flight=0 passes=0/1>"
+            assert await ends(start(batcher, 4)) == [8]
+            assert adds_up(batcher)
+        return model
+
+    assert run_virtual(main()).batches == [[2], [4]]
+
+
+def test_11_a_caller_cancelled_when_its_answer_is_there_counts_as_answered() -> None:
+    async def main() -> None:
+        tasks: list[asyncio.Task[Outcome[int]]] = []
+        async with Batcher(Model(), on_pass=lambda _: tasks[0].cancel() and None) as batcher:
+            tasks = start(batcher, 1, 2)
+            assert await ends(tasks) == [asyncio.CancelledError, 4]
+            seen = batcher.statistics()
+            assert (seen.answered, seen.abandoned, seen.waiting) == (2, 0, 0)
+
+    run_virtual(main())
+
+
+def test_padding_is_cells_of_the_dearest_over_the_real_ones() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), cost=abs) as batcher:
+            assert batcher.statistics().padding_ratio == 1.0
+            await asyncio.gather(*start(batcher, 1, 2, 3))
+            await batcher.submit(5)
+            seen = batcher.statistics()
+        assert (seen.cells, seen.padded_cells) == (1 + 4 + 9 + 25, 3 * 9 + 25)
+        assert seen.padding_ratio == pytest.approx(52 / 39)
+
+    run_virtual(main())
+
+
+def test_statistics_tell_what_is_where_now() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_items=2), cost=abs) as batcher:
+            tasks = start(batcher, 1, 2)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 3)
+            tasks.append(asyncio.create_task(batcher.submit(4, priority=Priority.BULK)))
+            await asyncio.sleep(0.001)
+            with batcher.reserve(2):
+                seen = batcher.statistics()
+                assert (seen.reserved, seen.queued, seen.queued_bulk, seen.queued_cost) == (2, 2, 1, 7)
+                assert (seen.in_flight, seen.waiting, seen.running_passes, seen.hung_passes) == (2, 4, 1, 0)
+                assert repr(batcher) == "<Batcher open reserved=2 queued=2 in_flight=2 passes=1/1>"
+            assert await ends(tasks) == [2, 4, 6, 8]
+            seen = batcher.statistics()
+            assert (seen.in_flight, seen.waiting, seen.running_passes, seen.accepted, seen.answered) == (0, 0, 0, 4, 4)
+            assert (seen.dropped, seen.coalesced, seen.unmeetable, seen.hangs, seen.deaths) == (0, 0, 0, 0, 0)
+
+    run_virtual(main())
+
+
+def test_14_what_is_queued_when_draining_begins_does_not_wait_for_company() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(idle_flush=False, window=5.0)) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(1.0)
+            assert await batcher.drain()
+            assert now() == pytest.approx(1.010)
+            assert repr(batcher).startswith("<Batcher draining")
+            assert await ends(tasks) == [2]
+
+    run_virtual(main())
+
+
+def test_14_draining_ends_when_the_last_reservation_is_given_up() -> None:
+    async def main() -> None:
+        async with Batcher(Model()) as batcher:
+            with batcher.reserve(2):
+                draining = asyncio.create_task(batcher.drain())
+                await asyncio.sleep(1.0)
+                assert not draining.done()
+            assert await draining
+            assert now() == 1.0
+
+    run_virtual(main())
+
+
+def test_14_draining_ends_when_the_last_caller_leaves_the_queue() -> None:
+    async def main() -> None:
+        async with Batcher(Model(seconds=1.0), BatchPolicy(max_items=1)) as batcher:
+            tasks = start(batcher, 1, 2)
+            await asyncio.sleep(0.1)
+            draining = asyncio.create_task(batcher.drain())
+            await asyncio.sleep(0.1)
+            tasks[1].cancel()
+            assert await draining
+            assert now() == 1.0
+            assert await ends(tasks) == [2, asyncio.CancelledError]
+
+    run_virtual(main())
+
+
+def test_14_a_batcher_that_was_never_opened_closes_at_once() -> None:
+    async def main() -> bool:
+        return await Batcher(Model()).close()
+
+    assert run_virtual(main())
+
+
+def test_another_clock_measures_waits_and_passes() -> None:
+    async def main() -> Outcome[int]:
+        loop = asyncio.get_running_loop()
+        async with Batcher(Model(), clock=lambda: 1000.0 + 2 * loop.time()) as batcher:
+            return await batcher.submit(1)
+
+    assert run_virtual(main()).duration == pytest.approx(0.020)
 
 
 @settings(max_examples=200, deadline=None)
@@ -432,7 +682,7 @@ def test_statistics_add_up_and_tell_flush_reasons() -> None:
         workers=st.integers(1, 3),
     ),
 )
-def test_6_every_caller_gets_one_outcome_in_any_order_of_events(
+def test_9_every_caller_gets_one_outcome_in_any_order_of_events(
     callers: list[tuple[float, list[int], float | None]], close_at: float, drain_timeout: float, policy: BatchPolicy
 ) -> None:
     async def call(batcher: Batcher[int, int], at: float, items: list[int]) -> None:

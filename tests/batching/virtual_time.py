@@ -22,6 +22,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    def block(self, seconds: float) -> None:
+        """Time passes within the present callback, as if it computed so long: timers that end meanwhile are late."""
+        self._now += seconds
+
     def _run_once(self) -> None:
         self.turns += 1
         if not self._ready:  # type: ignore[attr-defined]
@@ -38,8 +42,13 @@ def run_virtual(main: Coroutine[Any, Any, R]) -> R:
         return runner.run(main)
 
 
-def turns() -> int:
-    """How often the running virtual loop has turned so far."""
+def virtual_loop() -> VirtualTimeLoop:
+    """The running loop."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
-    return loop.turns
+    return loop
+
+
+def turns() -> int:
+    """How often the running virtual loop has turned so far."""
+    return virtual_loop().turns

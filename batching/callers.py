@@ -1,0 +1,130 @@
+"""Who waits for what: items on their way, the callers of each, and the one outcome that each caller gets.
+
+Equal items share an entry, so an entry may have several callers, each with a future of its own. An entry without callers is worth
+nothing: whoever holds it drops it. Synchronous but for the futures, which are only ever set here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from batching.errors import BatchingError, DeadlineExceeded
+from batching.policy import Priority
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Outcome(NamedTuple, Generic[R]):
+    """One item's result; `wait` in the queue and `duration` of the pass in seconds, `batch_size` in items.
+
+    A caller whose item was already on its way has waited only for the rest of it.
+    """
+
+    result: R
+    wait: float
+    duration: float
+    batch_size: int
+
+
+@dataclass(eq=False, slots=True)
+class Caller(Generic[T, R]):
+    """One submitted item: what it waits for, and since when."""
+
+    entry: Entry[T, R]
+    joined_at: float
+    answer: asyncio.Future[Outcome[R]]
+
+
+@dataclass(eq=False, slots=True)
+class Entry(Generic[T, R]):
+    """One item on its way, and who waits for it. Compared and hashed by identity; `key` is None if it is not to be shared.
+
+    `callers` are all who joined; `waiting` of them have no outcome yet. With none, it is worth no pass.
+    """
+
+    item: T
+    key: Hashable
+    cost: int
+    priority: Priority
+    queued_at: float
+    deadline: float
+    callers: list[Caller[T, R]] = field(default_factory=list)
+    waiting: int = 0
+
+
+class Register(Generic[T, R]):
+    """All callers without an outcome, by their entries.
+
+    It counts callers: accepted = answered + failed + abandoned + expired + those without an outcome. All mutable state is in the
+    entries, the counts and `_by_key`, which holds the entries that equal items may join.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.answered = 0
+        self.failed = 0
+        self.abandoned = 0
+        self.expired = 0
+        self._by_key: dict[Hashable, Entry[T, R]] = {}
+
+    def find(self, key: Hashable) -> Entry[T, R] | None:
+        """The entry on its way that an item of this key may join."""
+        return None if key is None else self._by_key.get(key)
+
+    def add(self, entry: Entry[T, R]) -> None:
+        """A new entry is on its way."""
+        if entry.key is not None:
+            self._by_key[entry.key] = entry
+
+    def join(self, entry: Entry[T, R], now: float, deadline: float, answer: asyncio.Future[Outcome[R]]) -> Caller[T, R]:
+        """One more caller waits for an entry, until its own deadline."""
+        caller = Caller(entry, now, answer)
+        self.accepted += 1
+        entry.deadline = max(entry.deadline, deadline) if entry.waiting else deadline
+        entry.callers.append(caller)
+        entry.waiting += 1
+        return caller
+
+    def leave(self, caller: Caller[T, R]) -> None:
+        """The caller waits no longer. If it has no outcome yet, this is it: it is counted as abandoned."""
+        if caller.answer.cancel() or caller.answer.cancelled():
+            self.abandoned += 1
+            caller.entry.waiting -= 1
+
+    def expire(self, callers: Iterable[Caller[T, R]]) -> None:
+        """The deadline of these callers has come."""
+        for caller in callers:
+            if not caller.answer.done():
+                caller.answer.set_exception(DeadlineExceeded())
+                self.expired += 1
+                caller.entry.waiting -= 1
+
+    def settle(self, entry: Entry[T, R]) -> list[Caller[T, R]]:
+        """The entry is done; returns who still waits for it."""
+        waiting = [caller for caller in entry.callers if not caller.answer.done()]
+        entry.waiting -= len(waiting)
+        if self.find(entry.key) is entry:
+            del self._by_key[entry.key]
+        return waiting
+
+    def answer(self, entries: Sequence[Entry[T, R]], results: Sequence[R], started: float, ended: float) -> None:
+        """The pass over these entries gave these results."""
+        for entry, result in zip(entries, results, strict=True):
+            for caller in self.settle(entry):
+                wait = max(0.0, started - caller.joined_at)
+                duration = ended - max(started, caller.joined_at)
+                caller.answer.set_result(Outcome(result, wait, duration, len(entries)))
+                self.answered += 1
+
+    def fail(self, entries: Iterable[Entry[T, R]], make: Callable[[], BatchingError], cause: BaseException | None = None) -> None:
+        """These entries get no result; each of their callers gets an error."""
+        for entry in entries:
+            for caller in self.settle(entry):
+                error = make()  # one exception for each caller: raising a shared one would pile up their tracebacks
+                error.__cause__ = cause
+                caller.answer.set_exception(error)
+                self.failed += 1

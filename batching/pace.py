@@ -1,0 +1,86 @@
+"""What recent passes say of the next ones: pure arithmetic over a window of (cost, seconds).
+
+A pass takes `start + slope * cost` seconds. The line is fitted by Tukey's resistant line (Exploratory Data Analysis, 1977): the
+medians of the cheapest and of the dearest third of the passes, so that a few passes that were disturbed do not move it. Passes of
+nearly one cost cannot tell start from slope: then there is no line, and whoever would refuse work on it must not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+# Recent enough to follow a change of load within a few seconds, and enough passes for medians of thirds.
+WINDOW: Final = 96
+FEWEST: Final = 24
+# The dear third must cost this many times the cheap third; with less, noise in the seconds decides the slope.
+SPREAD: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Seconds of a pass: `start + slope * cost`."""
+
+    start: float
+    slope: float
+
+    def seconds(self, cost: float) -> float:
+        """Of one pass."""
+        return self.start + self.slope * cost
+
+
+def resistant_line(passes: list[tuple[float, float]]) -> Line | None:
+    """The line through (cost, seconds), or None when they do not determine one: too few, too alike in cost, or no rise."""
+    if len(passes) < FEWEST:
+        return None
+    passes = sorted(passes)
+    third = len(passes) // 3
+    cheap, dear = passes[:third], passes[-third:]
+    cheap_cost, dear_cost = (median(cost for cost, _ in side) for side in (cheap, dear))
+    if dear_cost < SPREAD * cheap_cost:
+        return None
+    cheap_seconds, dear_seconds = (median(seconds for _, seconds in side) for side in (cheap, dear))
+    slope = (dear_seconds - cheap_seconds) / (dear_cost - cheap_cost)
+    if slope <= 0:
+        return None
+    return Line(max(0.0, median(seconds - slope * cost for cost, seconds in passes)), slope)
+
+
+class Pace:
+    """The recent passes, and what follows from them. Computed when asked for, once for each new pass."""
+
+    def __init__(self) -> None:
+        self._passes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._fitted: Line | None = None
+        self._proportional = Line(0.0, 0.0)
+        self._is_current = True
+
+    def observe(self, cost: float, seconds: float) -> None:
+        """A pass over items of this cost ended well after so many seconds."""
+        self._passes.append((cost, seconds))
+        self._is_current = False
+
+    @property
+    def is_sound(self) -> bool:
+        """True when the passes determine a line, so that work may be refused on it."""
+        self._refresh()
+        return self._fitted is not None
+
+    @property
+    def line(self) -> Line:
+        """The fitted line; without one, seconds in proportion to the cost, as in the recent passes; 0 before any pass."""
+        self._refresh()
+        return self._fitted or self._proportional
+
+    def drain_time(self, cost: float, batch_cost: float, workers: int) -> float:
+        """Seconds that `workers` need for `cost` in batches of `batch_cost`."""
+        line = self.line
+        return (line.start * cost / batch_cost + line.slope * cost) / workers
+
+    def _refresh(self) -> None:
+        if not self._is_current:
+            self._is_current = True
+            self._fitted = resistant_line(list(self._passes))
+            self._proportional = Line(0.0, median(seconds / cost for cost, seconds in self._passes))

@@ -1,0 +1,326 @@
+"""The batching queue in virtual time: what look-ahead and its bound are worth, on pass times that were measured.
+
+    python -m benchmarks.simulation measure      # pass times of this machine, into benchmarks/pass_times.json
+    python -m benchmarks.simulation              # tables; --plot and --plot-look-ahead draw
+
+Texts of tickets' lengths arrive at random (Poisson), and the real `batching.queue` decides what leaves; only the model is replaced, by
+a formula for the seconds of a pass. So every policy meets the same texts at the same times, and no noise of a machine. There are two
+engines: the padding-free one that is served, and the usual one, which pads a batch to its longest text.
+
+Loads are shares of what an engine can do in the order of arrival (FIFO). Above 100 % the queue is full and texts are refused;
+latencies are those of texts that were not. What happens in the first part of a run, while the queue fills, does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import math
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batching.policy import BatchPolicy, Priority
+from batching.queue import BatchQueue
+from loadtest.corpus import tickets
+from models import passes
+from models.build.tune import ticket_lengths
+from models.bundle import Bundle, embedded_bundle
+from models.engines import PackedEngine, PaddedEngine
+from models.tokenizer import Tokenizer
+from models.types import Encoding
+
+PASS_TIMES: Final = Path(__file__).with_name("pass_times.json")
+PADDING_FREE: Final = "padding-free"
+PADDED: Final = "padded to the longest"
+
+TEXTS: Final = 24_000
+WARM_UP: Final = 0.4
+LOADS: Final = (0.3, 0.5, 0.8, 0.95, 1.2)
+# More than any policy can do, so that all of them are saturated.
+OVERLOAD: Final = 2.5
+INTERACTIVE_LOAD: Final = 0.2
+# Passes that are timed in a row on one engine.
+TURN: Final = 12
+
+FIFO: Final = BatchPolicy(max_items=32, max_cost=512, workers=2, look_ahead=0, max_passed_over=0)
+STRICT_WINDOW: Final = replace(FIFO, idle_flush=False, window=0.040)
+# Look-ahead, and how often a text may be passed over.
+DEFAULT: Final = (BatchPolicy().look_ahead, BatchPolicy().max_passed_over)
+OTHERS: Final = ((32, 1), (64, 1), (64, 2), (64, 8), (128, 4), (128, 8), (256, 16))
+LOOK_AHEADS: Final = (32, 64, 128, 256)
+BOUNDS: Final = (1, 2, 4, 8, 16)
+
+Seconds = Callable[[Sequence[int]], float]
+
+
+@dataclass(eq=False, slots=True)
+class Text:
+    """An entry of the queue, of `cost` tokens. `place` counts those that were queued; a text that was refused is never answered."""
+
+    cost: int
+    queued_at: float
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float = math.inf
+    place: int = 0
+    passed_over: int = 0
+    answered_at: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over texts, oldest first."""
+
+    started: float
+    ended: float
+    texts: tuple[Text, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """In tokens."""
+        return [text.cost for text in self.texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of some texts. Times in seconds; cells are those of attention, `padded` and `computed` over real ones."""
+
+    texts_per_second: float
+    refused: float
+    p50: float
+    p99: float
+    padded: float
+    computed: float
+    batch: float
+    passed_over: int
+
+
+def simulate(texts: Sequence[Text], policy: BatchPolicy, seconds: Seconds) -> list[Pass]:
+    """Let texts arrive at their `queued_at`, in this order, and answer all that find a place; returns the passes by their start.
+
+    A pass over texts of some lengths takes `seconds(lengths)`.
+    """
+    queue = BatchQueue[Text](policy)
+    coming = deque(texts)
+    running: list[tuple[float, int, Pass]] = []
+    done: list[Pass] = []
+    places = count()
+    while coming or running or queue:
+        moments = [coming[0].queued_at] if coming else []
+        if running:
+            moments.append(running[0][0])
+        if len(running) < policy.workers and (window_end := queue.window_end()) is not None:
+            moments.append(window_end)
+        now = min(moments)
+        while running and running[0][0] <= now:
+            for text in heapq.heappop(running)[2].texts:
+                text.answered_at = now
+        while coming and coming[0].queued_at <= now:
+            text = coming.popleft()
+            if queue.count(text.priority) < policy.max_queued:
+                text.place = next(places)
+                queue.push(text)
+        while len(running) < policy.workers and (batch := queue.take(now)) is not None:
+            ended = now + seconds([text.cost for text in batch.entries])
+            done.append(Pass(now, ended, batch.entries))
+            heapq.heappush(running, (ended, len(done), done[-1]))
+            _note_passed_over(queue, batch.entries[-1])
+    return done
+
+
+def _note_passed_over(queue: BatchQueue[Text], youngest: Text) -> None:
+    for text in queue:
+        if text.priority is youngest.priority:
+            if text.place > youngest.place:
+                break
+            text.passed_over += 1
+
+
+def arrivals(number: int, rate: float, seed: int, priority: Priority = Priority.INTERACTIVE) -> list[Text]:
+    """So many texts of tickets' lengths, `rate` a second on average, at random; the same for the same seed."""
+    moments = np.random.default_rng(seed).exponential(1 / rate, number).cumsum().tolist()
+    return [Text(length, moment, priority) for length, moment in zip(ticket_lengths(number, seed=seed), moments, strict=True)]
+
+
+def summarize(texts: Sequence[Text], done: Sequence[Pass]) -> Summary:
+    """Of the texts that came after the warm-up, and of the passes since then that began before the last text came."""
+    counted = texts[int(len(texts) * WARM_UP) :]
+    start, end = counted[0].queued_at, counted[-1].queued_at
+    answered = [text for text in counted if text.answered_at < math.inf]
+    lengths = [one.lengths for one in done if start <= one.started <= end]
+    cells = sum(length * length for length in chain.from_iterable(lengths))
+    p50, p99 = np.percentile([text.answered_at - text.queued_at for text in answered], [50, 99])
+    return Summary(
+        texts_per_second=sum(start <= text.answered_at <= end for text in texts) / (end - start),
+        refused=1 - len(answered) / len(counted),
+        p50=float(p50),
+        p99=float(p99),
+        padded=sum(len(batch) * max(batch) ** 2 for batch in lengths) / cells,
+        computed=sum(_planned(tuple(sorted(batch)))[1] for batch in lengths) / cells,
+        batch=sum(map(len, lengths)) / len(lengths),
+        passed_over=max(text.passed_over for text in counted),
+    )
+
+
+def capacity(seconds: Seconds, policy: BatchPolicy = FIFO) -> float:
+    """Texts a second when all are there from the start."""
+    texts = [Text(length, 0.0) for length in ticket_lengths(TEXTS // 4)]
+    done = simulate(texts, replace(policy, max_queued=len(texts)), seconds)
+    return len(texts) / max(one.ended for one in done)
+
+
+# --- pass times
+
+
+@lru_cache(maxsize=1 << 16)
+def _planned(lengths: tuple[int, ...]) -> tuple[float, int]:
+    """What the padding-free engine makes of a batch: its cost in tokens, by the constants that it plans with, and its cells."""
+    cost, cells = 0.0, 0
+    for group in passes.plan(lengths):
+        rows, width, _ = passes.place([lengths[index] for index in group])
+        cost += passes.PASS_COST + rows * width * (passes.SLOT_COST + passes.CELL_COST * width)
+        cells += rows * width * width
+    return cost + sum(lengths), cells
+
+
+def _padding_free_terms(lengths: Sequence[int]) -> tuple[float, ...]:
+    return 1.0, _planned(tuple(sorted(lengths)))[0]
+
+
+def _padded_terms(lengths: Sequence[int]) -> tuple[float, ...]:
+    slots, longest = len(lengths) * max(lengths), max(lengths)
+    return 1.0, float(slots), float(slots * longest)
+
+
+# The seconds of a pass are a sum of these terms, each times a coefficient.
+TERMS: Final[Mapping[str, Callable[[Sequence[int]], tuple[float, ...]]]] = {
+    PADDING_FREE: _padding_free_terms,
+    PADDED: _padded_terms,
+}
+
+
+def measured(path: Path = PASS_TIMES) -> dict[str, Seconds]:
+    """The seconds of a pass over texts of some lengths, for each engine, as they were measured."""
+    curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
+    return {engine: _formula(engine, curve["coefficients"]) for engine, curve in curves.items()}
+
+
+def _formula(engine: str, coefficients: Sequence[float]) -> Seconds:
+    terms = TERMS[engine]
+    return lambda lengths: sum(factor * term for factor, term in zip(coefficients, terms(lengths), strict=True))
+
+
+def measure(padded_bundle: Path, seconds: float) -> dict[str, Any]:
+    """Time both engines, one thread, on random batches for some `seconds`, and fit the formulas."""
+    served, padded = Bundle.open(embedded_bundle()), Bundle.open(padded_bundle)
+    engines = {
+        PADDING_FREE: PackedEngine(served.model, served.manifest).logits,
+        PADDED: PaddedEngine(padded.model, padded.manifest).run,
+    }
+    tokenizer = Tokenizer(served.tokenizer, served.manifest.max_length)
+    words = [token for text in islice(tickets(1), 500) for token in tokenizer.encode(text).ids[1:-1]]
+    ends = tokenizer.encode("help").ids
+    random = np.random.default_rng(1)
+
+    def text(length: int) -> Encoding:
+        return Encoding((ends[0], *random.choice(words, length - 2).tolist(), ends[-1]), truncated=False)
+
+    seen: dict[str, list[tuple[list[int], float]]] = {engine: [] for engine in engines}
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        batches = [_batch(random) for _ in range(TURN)]
+        for engine, run in engines.items():
+            # The first is not counted: it finds the other engine's weights in the cache.
+            for index, lengths in enumerate([batches[0], *batches]):
+                batch = [text(length) for length in lengths]
+                before = time.perf_counter()
+                run(batch)
+                if index:
+                    seen[engine].append((lengths, time.perf_counter() - before))
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{_processor()}, one thread",
+        "onnxruntime": metadata.version("onnxruntime"),
+        "curves": {engine: _fit(engine, pairs) for engine, pairs in seen.items()},
+    }
+
+
+def _batch(random: np.random.Generator) -> list[int]:
+    """1 to `max_items` texts within `max_cost`: as they come, or, half of the time, neighbours of a sorted stretch of them."""
+    size = int(random.choice([1, 2, 4, 8, 16, FIFO.max_items]))
+    lengths = ticket_lengths(4 * FIFO.max_items, seed=int(random.integers(1 << 32)))
+    if random.random() < 0.5:
+        lengths.sort()
+        lengths = lengths[int(random.integers(len(lengths) - size)) :]
+    total = np.cumsum(lengths[:size])
+    return lengths[: max(1, int((total <= FIFO.max_cost).sum()))]
+
+
+def _fit(engine: str, pairs: Sequence[tuple[Sequence[int], float]]) -> dict[str, Any]:
+    """The coefficients with the least relative error; by absolute values, so that a disturbed pass weighs little."""
+    terms = np.array([TERMS[engine](lengths) for lengths, _ in pairs])
+    seconds = np.array([value for _, value in pairs])
+    weights = 1 / seconds
+    for _ in range(30):
+        coefficients = np.linalg.lstsq(terms * weights[:, None], seconds * weights, rcond=None)[0]
+        errors = np.abs(terms @ coefficients / seconds - 1)
+        weights = 1 / seconds / np.sqrt(np.maximum(errors, 1e-3))
+    return {
+        "coefficients": [float(f"{value:.4g}") for value in coefficients],
+        "median_relative_error": round(float(np.median(errors)), 4),
+        "batches": len(pairs),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+# --- what is compared
+
+
+def look_ahead(seen: int, bound: int) -> BatchPolicy:
+    """With so many texts considered for a batch, and a text passed over so many times at most."""
+    return replace(FIFO, look_ahead=seen, max_passed_over=bound)
+
+
+def policies() -> dict[str, BatchPolicy]:
+    """All policies by name, FIFO first."""
+    pairs = {f"look-ahead {seen}, passed over {bound}": look_ahead(seen, bound) for seen, bound in (DEFAULT, *OTHERS)}
+    return {"FIFO": FIFO, "FIFO, strict 40 ms window": STRICT_WINDOW, **pairs}
+
+
+def run(policy: BatchPolicy, seconds: Seconds, load: float, full: float) -> Summary:
+    """One policy at a share of `full` texts a second."""
+    texts = arrivals(TEXTS, load * full, seed=7)
+    return summarize(texts, simulate(texts, policy, seconds))
+
+
+def two_classes(seconds: Seconds, full: float) -> dict[str, tuple[Summary, Summary]]:
+    """(interactive, bulk): interactive texts at a fifth of the capacity, beside more bulk texts than can be done."""
+    found = {}
+    for name, bulk_class, policy in (
+        ("one class, FIFO", Priority.INTERACTIVE, FIFO),
+        ("one class, look-ahead", Priority.INTERACTIVE, look_ahead(*DEFAULT)),
+        ("two classes 4:1, FIFO", Priority.BULK, FIFO),
+        ("two classes 4:1, look-ahead", Priority.BULK, look_ahead(*DEFAULT)),
+    ):
+        share = INTERACTIVE_LOAD / (INTERACTIVE_LOAD + OVERLOAD)
+        interactive = arrivals(int(2 * TEXTS * share), INTERACTIVE_LOAD * full, seed=8)
+        bulk = arrivals(2 * TEXTS - len(interactive), OVERLOAD * full, seed=9, priority=bulk_class)
+        done = simulate(sorted([*interactive, *bulk], key=lambda text: text.queued_at), policy, seconds)
+        found[name] = summarize(interactive, done), summarize(bulk, done)
+    return found
