@@ -3,12 +3,12 @@
     python -m benchmarks.simulation measure      # pass times of this machine, into benchmarks/pass_times.json
     python -m benchmarks.simulation              # tables; --plot and --plot-look-ahead draw
 
-Texts of tickets' lengths arrive at random (Poisson), and the real `batching.queue` decides what leaves; only the model is replaced, by
-a formula for the seconds of a pass. So every policy meets the same texts at the same times, and no noise of a machine. There are two
-engines: the padding-free one that is served, and the usual one, which pads a batch to its longest text.
+Texts of tickets' lengths arrive at random (Poisson), and the real `batching.queue` decides what leaves; only the model is replaced,
+by a formula for the seconds of a pass. So every policy meets the same texts at the same times, and no noise of a machine. There are
+two engines: the padding-free one that is served, and the usual one, which pads a batch to its longest text.
 
-Loads are shares of what an engine can do in the order of arrival (FIFO). Above 100 % the queue is full and texts are refused;
-latencies are those of texts that were not. What happens in the first part of a run, while the queue fills, does not count.
+Loads are shares of what an engine can do in the order of arrival (FIFO). Where the queue is full texts are refused; latencies are
+those of the others. The first half of a run, in which the queue fills, does not count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
-from itertools import chain, count, islice
+from itertools import chain, count, islice, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,11 +45,12 @@ PASS_TIMES: Final = Path(__file__).with_name("pass_times.json")
 PADDING_FREE: Final = "padding-free"
 PADDED: Final = "padded to the longest"
 
-TEXTS: Final = 24_000
-WARM_UP: Final = 0.4
+# A run is as long as so many texts take at the capacity, and done with each seed; the figures are those of all these runs.
+TEXTS: Final = 14_000
+SEEDS: Final = (1, 2, 3)
 LOADS: Final = (0.3, 0.5, 0.8, 0.95, 1.2)
 # More than any policy can do, so that all of them are saturated.
-OVERLOAD: Final = 2.5
+OVERLOAD: Final = 4.0
 INTERACTIVE_LOAD: Final = 0.2
 # Passes that are timed in a row on one engine.
 TURN: Final = 12
@@ -60,7 +61,7 @@ STRICT_WINDOW: Final = replace(FIFO, idle_flush=False, window=0.040)
 DEFAULT: Final = (BatchPolicy().look_ahead, BatchPolicy().max_passed_over)
 OTHERS: Final = ((32, 1), (64, 1), (64, 2), (64, 8), (128, 4), (128, 8), (256, 16))
 LOOK_AHEADS: Final = (32, 64, 128, 256)
-BOUNDS: Final = (1, 2, 4, 8, 16)
+BOUNDS: Final = (1, 2, 4, 8, 16, 32)
 
 Seconds = Callable[[Sequence[int]], float]
 
@@ -153,19 +154,26 @@ def arrivals(number: int, rate: float, seed: int, priority: Priority = Priority.
     return [Text(length, moment, priority) for length, moment in zip(ticket_lengths(number, seed=seed), moments, strict=True)]
 
 
-def summarize(texts: Sequence[Text], done: Sequence[Pass]) -> Summary:
-    """Of the texts that came after the warm-up, and of the passes since then that began before the last text came."""
-    counted = texts[int(len(texts) * WARM_UP) :]
-    start, end = counted[0].queued_at, counted[-1].queued_at
-    answered = [text for text in counted if text.answered_at < math.inf]
-    lengths = [one.lengths for one in done if start <= one.started <= end]
+def summarize(runs: Sequence[tuple[Sequence[Text], Sequence[Pass]]]) -> Summary:
+    """Of the second half of the texts of each run, by age, and of the passes that began between the first and the last of them."""
+    counted: list[Text] = []
+    lengths: list[list[int]] = []
+    seconds, answered = 0.0, 0
+    for texts, done in runs:
+        late = texts[len(texts) // 2 :]
+        start, end = late[0].queued_at, late[-1].queued_at
+        counted += late
+        lengths += [one.lengths for one in done if start <= one.started <= end]
+        seconds += end - start
+        answered += sum(start <= text.answered_at <= end for text in texts)
+    latencies = [text.answered_at - text.queued_at for text in counted if text.answered_at < math.inf]
     cells = sum(length * length for length in chain.from_iterable(lengths))
-    p50, p99 = np.percentile([text.answered_at - text.queued_at for text in answered], [50, 99])
+    p50, p99 = np.percentile(latencies, [50, 99]).tolist()
     return Summary(
-        texts_per_second=sum(start <= text.answered_at <= end for text in texts) / (end - start),
-        refused=1 - len(answered) / len(counted),
-        p50=float(p50),
-        p99=float(p99),
+        texts_per_second=answered / seconds,
+        refused=1 - len(latencies) / len(counted),
+        p50=p50,
+        p99=p99,
         padded=sum(len(batch) * max(batch) ** 2 for batch in lengths) / cells,
         computed=sum(_planned(tuple(sorted(batch)))[1] for batch in lengths) / cells,
         batch=sum(map(len, lengths)) / len(lengths),
@@ -271,11 +279,11 @@ def _fit(engine: str, pairs: Sequence[tuple[Sequence[int], float]]) -> dict[str,
     """The coefficients with the least relative error; by absolute values, so that a disturbed pass weighs little."""
     terms = np.array([TERMS[engine](lengths) for lengths, _ in pairs])
     seconds = np.array([value for _, value in pairs])
-    weights = 1 / seconds
+    errors, coefficients = np.ones(len(seconds)), np.zeros(terms.shape[1])
     for _ in range(30):
+        weights = 1 / seconds / np.sqrt(np.maximum(errors, 1e-3))
         coefficients = np.linalg.lstsq(terms * weights[:, None], seconds * weights, rcond=None)[0]
         errors = np.abs(terms @ coefficients / seconds - 1)
-        weights = 1 / seconds / np.sqrt(np.maximum(errors, 1e-3))
     return {
         "coefficients": [float(f"{value:.4g}") for value in coefficients],
         "median_relative_error": round(float(np.median(errors)), 4),
@@ -298,29 +306,153 @@ def look_ahead(seen: int, bound: int) -> BatchPolicy:
 
 
 def policies() -> dict[str, BatchPolicy]:
-    """All policies by name, FIFO first."""
+    """All policies by name."""
     pairs = {f"look-ahead {seen}, passed over {bound}": look_ahead(seen, bound) for seen, bound in (DEFAULT, *OTHERS)}
-    return {"FIFO": FIFO, "FIFO, strict 40 ms window": STRICT_WINDOW, **pairs}
+    return {"FIFO": FIFO, "strict window of 40 ms": STRICT_WINDOW, **pairs}
 
 
 def run(policy: BatchPolicy, seconds: Seconds, load: float, full: float) -> Summary:
     """One policy at a share of `full` texts a second."""
-    texts = arrivals(TEXTS, load * full, seed=7)
-    return summarize(texts, simulate(texts, policy, seconds))
+    runs = []
+    for seed in SEEDS:
+        texts = arrivals(int(TEXTS * max(1, load)), load * full, seed)
+        runs.append((texts, simulate(texts, policy, seconds)))
+    return summarize(runs)
 
 
-def two_classes(seconds: Seconds, full: float) -> dict[str, tuple[Summary, Summary]]:
+def run_two_classes(policy: BatchPolicy, seconds: Seconds, full: float, bulk_class: Priority) -> tuple[Summary, Summary]:
     """(interactive, bulk): interactive texts at a fifth of the capacity, beside more bulk texts than can be done."""
-    found = {}
-    for name, bulk_class, policy in (
-        ("one class, FIFO", Priority.INTERACTIVE, FIFO),
-        ("one class, look-ahead", Priority.INTERACTIVE, look_ahead(*DEFAULT)),
-        ("two classes 4:1, FIFO", Priority.BULK, FIFO),
-        ("two classes 4:1, look-ahead", Priority.BULK, look_ahead(*DEFAULT)),
-    ):
-        share = INTERACTIVE_LOAD / (INTERACTIVE_LOAD + OVERLOAD)
-        interactive = arrivals(int(2 * TEXTS * share), INTERACTIVE_LOAD * full, seed=8)
-        bulk = arrivals(2 * TEXTS - len(interactive), OVERLOAD * full, seed=9, priority=bulk_class)
-        done = simulate(sorted([*interactive, *bulk], key=lambda text: text.queued_at), policy, seconds)
-        found[name] = summarize(interactive, done), summarize(bulk, done)
+    interactive, bulk = [], []
+    for seed in SEEDS:
+        urgent = arrivals(int(TEXTS * INTERACTIVE_LOAD), INTERACTIVE_LOAD * full, seed)
+        others = arrivals(int(TEXTS * OVERLOAD), OVERLOAD * full, seed + 1000, bulk_class)
+        done = simulate(sorted([*urgent, *others], key=lambda text: text.queued_at), policy, seconds)
+        interactive.append((urgent, done))
+        bulk.append((others, done))
+    return summarize(interactive), summarize(bulk)
+
+
+def report(curves: Mapping[str, Seconds]) -> dict[str, dict[str, dict[float, Summary]]]:
+    """Print all tables; returns what was found by engine, policy and load."""
+    found: dict[str, dict[str, dict[float, Summary]]] = {}
+    for engine, seconds in curves.items():
+        full = capacity(seconds)
+        say(f"\n## {engine}: FIFO does {full:.0f} texts/s\n")
+        found[engine] = {
+            name: {load: run(policy, seconds, load, full) for load in (*LOADS, OVERLOAD)} for name, policy in policies().items()
+        }
+        for load in (*LOADS, OVERLOAD):
+            say(f"\n### {load:.0%}\n")
+            say("| policy | texts/s | refused | p50 ms | p99 ms | padded cells | computed cells | texts a batch | passed over |")
+            say("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+            for name, by_load in found[engine].items():
+                one = by_load[load]
+                say(
+                    f"| {name} | {one.texts_per_second:.0f} | {one.refused:.1%} | {one.p50 * 1e3:.1f} | {one.p99 * 1e3:.1f}"
+                    f" | {one.padded:.2f} | {one.computed:.2f} | {one.batch:.1f} | {one.passed_over} |"
+                )
+        say(f"\n### interactive texts at {INTERACTIVE_LOAD:.0%} beside bulk that saturates\n")
+        say("| classes | interactive: texts/s | refused | p50 ms | p99 ms | bulk: texts/s |")
+        say("| --- | --- | --- | --- | --- | --- |")
+        ways = {"one": Priority.INTERACTIVE, "two, 4 to 1": Priority.BULK}
+        orders = {"FIFO": FIFO, "look-ahead": look_ahead(*DEFAULT)}
+        for (classes, bulk_class), (order, policy) in product(ways.items(), orders.items()):
+            one, bulk = run_two_classes(policy, seconds, full, bulk_class)
+            say(
+                f"| {classes}, {order} | {one.texts_per_second:.0f} | {one.refused:.1%} | {one.p50 * 1e3:.1f}"
+                f" | {one.p99 * 1e3:.1f} | {bulk.texts_per_second:.0f} |"
+            )
     return found
+
+
+def draw(found: Mapping[str, Mapping[str, Mapping[float, Summary]]], path: Path) -> None:
+    """Padding, throughput and p99 over load, as a picture in the format of the suffix. Needs matplotlib."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    # The first three; where lines lie on each other, the wider one below is still seen.
+    styles = dict(zip(policies(), (("#5b8def", 5), ("#d9822b", 2.5), ("#1e9e61", 1.5)), strict=False))
+    for part, (engine, by_policy) in zip(figure.subfigures(len(found), 1), found.items(), strict=True):
+        part.suptitle(engine, fontweight="bold")
+        axes = part.subplots(1, 3)
+        for name, (colour, width) in styles.items():
+            ones = [by_policy[name][load] for load in LOADS]
+            values = [one.padded for one in ones], [one.texts_per_second for one in ones], [one.p99 * 1e3 for one in ones]
+            for axis, value in zip(axes, values, strict=True):
+                axis.plot([load * 100 for load in LOADS], value, "o-", color=colour, linewidth=width, markersize=4, label=name)
+        axes[0].set(title="attention cells if padded, over real ones", ylim=(0, 5.5))
+        axes[1].set(title="texts/s", ylim=(0, None))
+        axes[2].set(title="p99 of accepted texts, ms", yscale="log")
+        axes[2].yaxis.set_major_formatter(ScalarFormatter())
+        for axis in axes:
+            axis.set_xlabel("load, % of what FIFO can do")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[1].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def draw_look_ahead(curves: Mapping[str, Seconds], path: Path) -> None:
+    """Padding, throughput and p99 under overload against FIFO's, over the bound, a line for each look-ahead. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for part, (engine, seconds) in zip(figure.subfigures(len(curves), 1), curves.items(), strict=True):
+        part.suptitle(f"{engine}, overloaded, in % of FIFO's", fontweight="bold")
+        axes = part.subplots(1, 3)
+        full = capacity(seconds)
+        fifo = run(FIFO, seconds, OVERLOAD, full)
+        for seen in LOOK_AHEADS:
+            ones = [run(look_ahead(seen, bound), seconds, OVERLOAD, full) for bound in BOUNDS]
+            values = (
+                [(one.padded - 1) / (fifo.padded - 1) * 100 for one in ones],
+                [one.texts_per_second / fifo.texts_per_second * 100 for one in ones],
+                [one.p99 / fifo.p99 * 100 for one in ones],
+            )
+            for axis, value in zip(axes, values, strict=True):
+                axis.plot(BOUNDS, value, "o-", markersize=4, label=f"look-ahead {seen}")
+        axes[0].set(title="padding (ratio - 1)", ylim=(0, 105))
+        axes[0].axhline(50, color="grey", linestyle="--", linewidth=1)
+        axes[1].set(title="texts/s")
+        axes[2].set(title="p99 of accepted texts")
+        for axis in axes:
+            axis.axhline(100, color="grey", linewidth=1)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(BOUNDS, [str(bound) for bound in BOUNDS])
+            axis.set_xlabel("passed over at most")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[1].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def say(line: str) -> None:
+    """A line of results."""
+    print(line, flush=True)  # noqa: T201 - the output of this command
+
+
+def main() -> None:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", choices=["compare", "measure"], default="compare")
+    parser.add_argument(
+        "--padded", type=Path, default=Path("dist/supportbot-padded"), help="an INT8 bundle built with --engine padded"
+    )
+    parser.add_argument("--seconds", type=float, default=50, help="how long to measure")
+    parser.add_argument("--plot", type=Path, help="a picture over load")
+    parser.add_argument("--plot-look-ahead", type=Path, help="a picture over look-ahead and its bound")
+    arguments = parser.parse_args()
+    if arguments.command == "measure":
+        found = measure(arguments.padded, arguments.seconds)
+        PASS_TIMES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        say(f"{PASS_TIMES.name}: {found}")
+        return
+    curves = measured()
+    found = report(curves)
+    if arguments.plot:
+        draw(found, arguments.plot)
+    if arguments.plot_look_ahead:
+        draw_look_ahead(curves, arguments.plot_look_ahead)
+
+
+if __name__ == "__main__":
+    main()

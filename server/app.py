@@ -69,7 +69,8 @@ class Routes:
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request, request.headers)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
-        answer = await unless_disconnected(request, self._service.classify(wanted, started))
+        with self._service.admitted(wanted, started) as admitted:
+            answer = await unless_disconnected(request, self._service.classify(admitted))
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
         return render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,8 +52,11 @@ def _of_queue_full(error: Exception) -> RequestError:
 
 
 def _retry_after(seconds: float) -> dict[str, str]:
-    """The header, in whole seconds as it must be; not all refused clients shall come back at the same moment."""
-    return {"Retry-After": str(max(1, math.ceil(seconds * random.uniform(1 - JITTER, 1 + JITTER))))}
+    """The header, in whole seconds as it must be, a little apart: not all refused clients shall come back at the same moment.
+
+    Rounded to the nearest, not up: there is room long before everything has drained.
+    """
+    return {"Retry-After": str(max(1, round(seconds * random.uniform(1 - JITTER, 1 + JITTER))))}
 
 
 def _of_unmeetable(error: Exception) -> RequestError:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from time import perf_counter
@@ -13,7 +13,7 @@ from time import perf_counter
 import anyio.to_thread
 import structlog
 
-from batching import Batcher, BatcherStatistics, PassEnd, PassFailed, PassReport
+from batching import Batcher, BatcherStatistics, PassEnd, PassFailed, PassReport, Reservation
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.readiness import NotReady, Phase, Readiness
@@ -44,6 +44,17 @@ class Classification:
     predictions: list[Prediction]
     truncated: list[bool]
     timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may be worked on: what the cache had for each text, the indices of the others, and places for these."""
+
+    request: ClassifyRequest
+    classifier: TextClassifier
+    cached: list[CachedAnswer | None]
+    missing: list[int]
+    places: Reservation[Encoding, Prediction] | None
 
 
 def _counts(statistics: BatcherStatistics) -> dict[str, object]:
@@ -106,30 +117,45 @@ class Service:
                 Phase.STALLED, f"{what} not ended after {seconds}; the process must be restarted unless this ends by itself"
             )
 
-    async def classify(self, request: ClassifyRequest, arrived: float) -> Classification:
-        """Classify one request's texts, each an entry of its own in the batcher; `arrived` is when, on `perf_counter`'s clock.
+    @contextmanager
+    def admitted(self, request: ClassifyRequest, arrived: float) -> Iterator[Admitted]:
+        """Places for those of the request's texts that are not answered from the cache; `arrived` is on `perf_counter`'s clock.
 
-        Raises `NotReady`, `RequestError` (blank text), `QueueFull`, `DeadlineExceeded`, `BatcherClosed`, `BatcherStalled` or
-        `PassFailed`, whose `index` is the text's.
+        Not a coroutine, so that a request is refused in the very step in which it was read.
+
+        Raises `NotReady`, `QueueFull`, `DeadlineExceeded`, `BatcherClosed` or `BatcherStalled`.
         """
         classifier = self.classifier
         assert self._batcher is not None
         assert self._cache is not None
-        answers = [self._cache.get(text) for text in request.texts]
-        missing = [index for index, answer in enumerate(answers) if answer is None]
+        cached = [self._cache.get(text) for text in request.texts]
+        missing = [index for index, answer in enumerate(cached) if answer is None]
+        if not missing:
+            yield Admitted(request, classifier, cached, missing, None)
+            return
+        asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
+        timeout = min(asked, self.settings.max_timeout_ms / 1000) - (perf_counter() - arrived)
+        with self._batcher.reserve(len(missing), priority=request.priority, timeout=timeout) as places:
+            yield Admitted(request, classifier, cached, missing, places)
+
+    async def classify(self, admitted: Admitted) -> Classification:
+        """Classify an admitted request's texts, each an entry of its own in the batcher.
+
+        Raises `RequestError` (blank text), `QueueFull` (in tokens), `DeadlineExceeded`, `BatcherClosed`, `BatcherStalled` or
+        `PassFailed`, whose `index` is the text's among several.
+        """
+        assert self._cache is not None
+        request, missing, answers = admitted.request, admitted.missing, list(admitted.cached)
         timing = Timing(0.0, 0.0, 0.0)
-        if missing:
-            asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
-            timeout = min(asked, self.settings.max_timeout_ms / 1000) - (perf_counter() - arrived)
-            with self._batcher.reserve(len(missing), priority=request.priority, timeout=timeout) as places:
-                started = perf_counter()
-                encodings = await _encode(classifier, request, missing)
-                tokenize = perf_counter() - started
-                try:
-                    outcomes = await places.submit(encodings)
-                except PassFailed as error:
-                    error.index = None if request.single or error.index is None else missing[error.index]
-                    raise
+        if admitted.places is not None:
+            started = perf_counter()
+            encodings = await _encode(admitted.classifier, request, missing)
+            tokenize = perf_counter() - started
+            try:
+                outcomes = await admitted.places.submit(encodings)
+            except PassFailed as error:
+                error.index = None if request.single or error.index is None else missing[error.index]
+                raise
             timing = Timing(
                 tokenize=tokenize,
                 queue=max(outcome.wait for outcome in outcomes),

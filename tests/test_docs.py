@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,10 +46,20 @@ def test_every_command_is_in_the_readme() -> None:
     assert commands
 
 
-def test_every_relative_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!http|#)([^)#]+)", README)
+@pytest.mark.parametrize("file", ["README.md", "docs/batching.md", "docs/engine.md", "docs/ladder.md"])
+def test_every_relative_link_leads_somewhere(file: str) -> None:
+    page = ROOT / file
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_batcher_s_example_is_ten_lines_and_prints_what_its_page_says() -> None:
+    page = (ROOT / "docs" / "batching.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 10
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert f"It prints `{done.stdout.strip()}`." in page
 
 
 @pytest.mark.parametrize("file", ["README.md", "models/supportbot/MODEL_CARD.md"])

@@ -1,0 +1,221 @@
+"""`python -m benchmarks.overload`: a real server over HTTP, alone with one client, saturated, and at three times what it can do.
+
+- lone: one request at a time on an idle server; the time in its queue by Server-Timing, p50 and p99.
+- capacity: 32 clients, each sending as soon as it is answered; texts a second.
+- overload: requests at random moments, three times the capacity, from as many connections as are needed; what became of them.
+  The bound of an accepted request's wait follows from the queue's: all its places, and what is in passes, at the pace measured.
+  The true drain time at a refusal is how long it took until all who were accepted before it had their answers.
+
+Client and server share the machine. The client counts the time of a refusal from handing the request to the socket to reading the
+answer, its own delays included; the server's own measure of it is in its access log, and is printed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
+from typing import cast
+
+import uvloop
+
+from loadtest.corpus import tickets
+from loadtest.run import started_server
+
+LONE_REQUESTS = 500
+CAPACITY_CLIENTS = 32
+OVERLOAD = 3.0
+REFUSED = 429
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """When a request was sent and answered, on one clock in seconds; status, headers that matter."""
+
+    sent: float
+    answered: float
+    status: int
+    retry_after: int
+    queue_ms: float
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._received = b""
+        self._sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one, but does not say so
+
+    def request(self, content: bytes) -> asyncio.Future[Answer]:
+        """Send one."""
+        assert self.transport is not None
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._sent = perf_counter()
+        self.transport.write(content)
+        return self._waiting
+
+    def data_received(self, data: bytes) -> None:
+        """A part of the answer, which is complete when its declared length is there."""
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator or len(body) < number_in(head, rb"content-length: (\d+)"):
+            return
+        assert self._waiting is not None
+        answer = Answer(
+            self._sent,
+            perf_counter(),
+            int(head[9:12]),
+            int(number_in(head, rb"retry-after: (\d+)")),
+            number_in(head, rb"queue;dur=([\d.]+)"),
+        )
+        self._received = b""
+        self._waiting.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The server has closed it, which it should not while a request waits."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(exc or ConnectionResetError("closed without an answer"))
+
+
+def number_in(head: bytes, pattern: bytes) -> float:
+    """The number that the pattern finds in a response's head; 0 if none."""
+    found = re.search(pattern, head, re.IGNORECASE)
+    return float(found[1]) if found else 0.0
+
+
+def requests(count: int, seed: int) -> list[bytes]:
+    """Ready-made requests, each with a ticket of its own."""
+    made = []
+    for text in islice(tickets(seed), count):
+        body = json.dumps({"text": text}).encode()
+        made.append(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    return made
+
+
+async def connect(port: int) -> Connection:
+    """A new connection."""
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
+    return connection
+
+
+async def closed_loop(port: int, clients: int, contents: Sequence[bytes]) -> list[Answer]:
+    """So many clients share the requests, each sending its next when it is answered."""
+    queue = iter(contents)
+
+    async def client() -> list[Answer]:
+        connection = await connect(port)
+        return [await connection.request(content) for content in queue]
+
+    return [answer for answers in await asyncio.gather(*(client() for _ in range(clients))) for answer in answers]
+
+
+async def open_loop(port: int, rate: float, contents: Sequence[bytes], connections: int) -> list[Answer]:
+    """Requests at random moments, `rate` a second on average, whatever becomes of the earlier ones."""
+    generator = random.Random(7)
+    idle = [await connect(port) for _ in range(connections)]
+    pending: list[asyncio.Task[Answer]] = []
+
+    async def one(content: bytes) -> Answer:
+        connection = idle.pop() if idle else await connect(port)
+        answer = await connection.request(content)
+        idle.append(connection)
+        return answer
+
+    due = perf_counter()
+    for content in contents:
+        due += generator.expovariate(rate)
+        if (pause := due - perf_counter()) > 0:
+            await asyncio.sleep(pause)
+        pending.append(asyncio.create_task(one(content)))
+    return await asyncio.gather(*pending)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of the values is (nearest rank)."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def drain_times(answers: Sequence[Answer]) -> list[tuple[float, int]]:
+    """For each refusal: (seconds until all who were accepted before it were answered, its Retry-After)."""
+    by_sending = sorted(answers, key=lambda answer: answer.sent)
+    last, found = 0.0, []
+    for answer in by_sending:
+        if answer.status == REFUSED:
+            found.append((last - answer.answered, answer.retry_after))
+        else:
+            last = max(last, answer.answered)
+    return found
+
+
+def main(seconds: float) -> None:
+    """Print all figures."""
+    command = [sys.executable, "-m", "server", "serve"]
+    settings = {"ACCESS_LOG": "true", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
+    with tempfile.TemporaryFile() as log, started_server(command, log, **settings) as url:
+        port = int(url.rpartition(":")[2])
+        lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
+        waits = [answer.queue_ms for answer in lone]
+        say(f"lone request: {percentile(waits, 0.5):.2f} ms in the queue (p50), {percentile(waits, 0.99):.2f} ms (p99)")
+
+        answers = uvloop.run(closed_loop(port, CAPACITY_CLIENTS, requests(4000, 2)))
+        rate = len(answers) / (answers[-1].answered - min(answer.sent for answer in answers))
+        say(f"capacity: {rate:.0f} texts/s with {CAPACITY_CLIENTS} clients")
+
+        contents = requests(int(OVERLOAD * rate * seconds), 3)
+        answers = uvloop.run(open_loop(port, OVERLOAD * rate, contents, 1200))
+        report(answers)
+        log.seek(0)
+        lines = [json.loads(line) for line in log]
+        refusals = [line["ms"] for line in lines if line["event"] == "request" and line["status"] == REFUSED]
+        p50, p99 = (percentile(refusals, share) for share in (0.5, 0.99))
+        say(f"refusals by the server's clock: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(refusals):.2f} ms")
+
+
+def report(answers: Sequence[Answer]) -> None:
+    """Print what became of the requests of an overload."""
+    begin, end = min(answer.sent for answer in answers), max(answer.sent for answer in answers)
+    statuses = Counter(answer.status for answer in answers)
+    accepted = [answer for answer in answers if answer.status == 200]
+    refused = [answer.answered - answer.sent for answer in answers if answer.status == REFUSED]
+    pace = len([answer for answer in accepted if answer.answered <= end]) / (end - begin)
+    say(f"overload: {len(answers) / (end - begin):.0f} requests/s for {end - begin:.0f} s, answers by status {dict(statuses)}")
+    bound = (1024 + 64) / pace
+    latencies = [answer.answered - answer.sent for answer in accepted]
+    say(
+        f"accepted: {pace:.0f} texts/s, p50 {percentile(latencies, 0.5):.2f} s, p99 {percentile(latencies, 0.99):.2f} s,"
+        f" max {max(latencies):.2f} s; bound by the queue {bound:.2f} s"
+    )
+    if refused:
+        p50, p99 = (percentile(refused, share) * 1000 for share in (0.5, 0.99))
+        say(f"refusals by the client's clock: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(refused) * 1000:.2f} ms")
+        ratios = [retry_after / true for true, retry_after in drain_times(answers) if true > 0]
+        near = sum(0.7 <= ratio <= 1.3 for ratio in ratios) / len(ratios)
+        drains = [true for true, _ in drain_times(answers)]
+        shown = ", ".join(f"p{share:.0%}".removesuffix("%") + f" {percentile(ratios, share):.2f}" for share in (0.05, 0.5, 0.95))
+        say(f"true drain time p50 {percentile(drains, 0.5):.2f} s; Retry-After over it: {shown}; within 30 %: {near:.1%}")
+
+
+def say(line: str) -> None:
+    """A line of results."""
+    print(line, flush=True)  # noqa: T201 - the output of this command
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30, help="of overload")
+    main(parser.parse_args().seconds)
