@@ -17,19 +17,23 @@ import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 START_SECONDS = 60
 STOP_SECONDS = 20
 
 
 @contextmanager
-def started_server(command: list[str]) -> Generator[str, None, None]:
-    """A server on a free port of this machine, ready; on leaving it is told to stop and must exit with 0."""
+def started_server(command: list[str], log: IO[bytes] | None = None, **environment: str) -> Generator[str, None, None]:
+    """A server on a free port of this machine, ready; on leaving it is told to stop and must exit with 0.
+
+    Its log goes to `log`, a file; by default to where ours goes. `environment` are settings of the server.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(port), "ACCESS_LOG": "false", "LOG_LEVEL": "warning"}
-    process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
+    quiet = {"HOST": "127.0.0.1", "PORT": str(port), "ACCESS_LOG": "false", "LOG_LEVEL": "warning"}
+    process = subprocess.Popen(command, env=os.environ | quiet | environment, stderr=log)  # noqa: S603 - our own command
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process)

@@ -57,7 +57,11 @@ class Protocol(HttpToolsProtocol):
             return
         if self._is_between_messages and (self._held or data[:1].isupper()):
             data, self._held = self._held + data, b""
-            if END_OF_HEAD not in data and len(data) <= MAX_HEAD_BYTES:
+            end = data.find(END_OF_HEAD)
+            if (len(data) if end < 0 else end) > MAX_HEAD_BYTES:
+                self._refuse_head()
+                return
+            if end < 0:
                 self._held = data
                 self._unset_keepalive_if_required()
                 self._expect_head()
@@ -68,7 +72,7 @@ class Protocol(HttpToolsProtocol):
             self._expect_head()
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, "headers_too_large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")
+                self._refuse_head()
 
     def on_message_begin(self) -> None:
         """The parser found the first byte of a request."""
@@ -118,6 +122,9 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "headers_too_large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         if self._is_refused or self.transport.is_closing():

@@ -92,6 +92,15 @@ def test_a_head_without_end_is_refused(server: Process) -> None:
     assert (status, error["code"], rest) == (431, "headers_too_large", b"")
 
 
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES + 1, 2 * MAX_HEAD_BYTES])
+def test_a_head_that_is_too_large_is_refused_even_if_it_comes_whole(server: Process, size: int) -> None:
+    start = b"GET /health HTTP/1.1\r\nX-Long: "
+    status, answer, _ = exchange(server, start + b"a" * (size - len(start)) + b"\r\n\r\n")
+    error = answer["error"]
+    assert isinstance(error, dict)
+    assert (status, error["code"]) == (431, "headers_too_large")
+
+
 def test_requests_after_each_other_on_one_connection_are_answered_in_order(server: Process) -> None:
     request = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
     last = request.replace(b"Host: x", b"Host: x\r\nConnection: close").replace(b"payment failed", b"app crashed!!!")
