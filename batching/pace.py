@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from operator import itemgetter
 from statistics import median
 from typing import Final
 
@@ -17,6 +18,8 @@ WINDOW: Final = 96
 FEWEST: Final = 24
 # The dear third must cost this many times the cheap third; with less, noise in the seconds decides the slope.
 SPREAD: Final = 2.0
+# Of refining the slope on what is left of the seconds; more change little.
+ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,16 @@ def resistant_line(passes: list[tuple[float, float]]) -> Line | None:
     """The line through (cost, seconds), or None when they do not determine one: too few, too alike in cost, or no rise."""
     if len(passes) < FEWEST:
         return None
-    passes = sorted(passes)
+    passes = sorted(passes, key=itemgetter(0))  # by cost alone: the slow ones among equals are not the dear ones
     third = len(passes) // 3
     cheap, dear = passes[:third], passes[-third:]
     cheap_cost, dear_cost = (median(cost for cost, _ in side) for side in (cheap, dear))
     if dear_cost < SPREAD * cheap_cost:
         return None
-    cheap_seconds, dear_seconds = (median(seconds for _, seconds in side) for side in (cheap, dear))
-    slope = (dear_seconds - cheap_seconds) / (dear_cost - cheap_cost)
+    slope = 0.0
+    for _ in range(ROUNDS):
+        cheap_rest, dear_rest = (median(seconds - slope * cost for cost, seconds in side) for side in (cheap, dear))
+        slope += (dear_rest - cheap_rest) / (dear_cost - cheap_cost)
     if slope <= 0:
         return None
     return Line(max(0.0, median(seconds - slope * cost for cost, seconds in passes)), slope)

@@ -41,7 +41,7 @@ class BatchPolicy:
     window: float = 0.040
     idle_flush: bool = True
     look_ahead: int = 64
-    max_passed_over: int = 4
+    max_passed_over: int = 8
     interactive_weight: float = 4.0
     max_queued: int = 1024
     max_queued_cost: int = 1 << 20

@@ -11,12 +11,13 @@ Invariants (the tests cite the numbers):
 5. Without entries there is nothing to wait for: `window_end()` is None.
 6. No entry is passed over more than `max_passed_over` times: so often at most may a batch with a younger entry of its class leave
    while it stays.
-7. While both classes wait, the costs that leave are in the proportion of their weights, to within one batch of each.
+7. While both classes have a batch that may leave, the costs that leave are in the proportion of their weights, to within one batch
+   of each.
 8. After `drop_lapsed`, no entry whose deadline has come leaves in a batch.
 
 Weights are those of start-time fair queueing (Goyal, Vin, Cheng 1996): each class has a start tag, which a batch moves on by its
-cost over the weight; the lowest tag is served, and a class that was empty starts at the tag in service, so that nobody saves up
-credit.
+cost over the weight, and the lowest tag is served. The tag of a class with nothing to send moves along with the one that is served,
+so that nobody saves up credit.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class _Lane(Generic[E]):
 
 
 class BatchQueue(Generic[E]):
-    """Entries that wait for a pass. All mutable state is in the lanes, `_virtual_time` and `draining`."""
+    """Entries that wait for a pass. All mutable state is in the lanes and `draining`."""
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
@@ -98,7 +99,6 @@ class BatchQueue(Generic[E]):
             Priority.INTERACTIVE: _Lane(policy.interactive_weight),
             Priority.BULK: _Lane(1.0),
         }
-        self._virtual_time = 0.0
         self.draining = False
 
     def __len__(self) -> int:
@@ -125,8 +125,6 @@ class BatchQueue(Generic[E]):
     def push(self, entry: E) -> None:
         """Append the youngest entry of its class."""
         lane = self._lanes[entry.priority]
-        if not lane.entries:
-            lane.start = max(lane.start, self._virtual_time)
         lane.entries[entry] = 0
         lane.cost += entry.cost
 
@@ -151,16 +149,19 @@ class BatchQueue(Generic[E]):
 
     def take(self, now: float) -> Batch[E] | None:
         """The batch that leaves now on a free worker, or None when there is nothing to do before `window_end()`."""
-        leaving = [(lane, reason) for lane in self._lanes.values() if (reason := self._reason_to_leave(lane, now)) is not None]
-        if not leaving:
+        ready = {lane: reason for lane in self._lanes.values() if (reason := self._reason_to_leave(lane, now)) is not None}
+        if not ready:
             return None
-        lane, reason = min(leaving, key=lambda pair: pair[0].start)
+        lane = min(ready, key=lambda lane: lane.start)
+        reason = ready[lane]
         if len(lane.entries) <= self._policy.max_items and lane.cost <= self._policy.max_cost:
             chosen = list(lane.entries)
         else:
             chosen = self._choose(lane)
             reason = FlushReason.FULL if len(chosen) == self._policy.max_items else FlushReason.COST
-        self._virtual_time = lane.start
+        for other in self._lanes.values():
+            if other not in ready:  # empty, or within its window: it saves up no credit
+                other.start = max(other.start, lane.start)
         lane.start += sum(entry.cost for entry in chosen) / lane.weight
         for entry in chosen:
             lane.remove(entry)
@@ -197,16 +198,15 @@ class BatchQueue(Generic[E]):
         oldest = seen[0][0]
         chosen = {0}
         count, cost = 1, oldest.cost
-        # Nobody younger than `end` may leave now: who stands there has been passed over often enough, and does not fit.
-        end = len(seen)
+        # An older one has been passed over at least as often as a younger one, so those whose turn it is stand at the front.
         for index, (entry, passed_over) in enumerate(seen[1:], start=1):
-            if passed_over >= self._policy.max_passed_over:
-                if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
-                    end = index
-                    break
-                chosen.add(index)
-                count, cost = count + 1, cost + entry.cost
-        others = [index for index in range(1, end) if index not in chosen]
+            if passed_over < self._policy.max_passed_over:
+                break
+            if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
+                return [entry for entry, _ in seen[:index]]
+            chosen.add(index)
+            count, cost = count + 1, cost + entry.cost
+        others = [index for index in range(1, len(seen)) if index not in chosen]
         for index in sorted(others, key=lambda index: abs(seen[index][0].cost - oldest.cost)):
             entry = seen[index][0]
             # The first that does not fit ends it: a smaller one from farther away would fill the batch, but not match it.

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     ] = 64
     batch_max_passed_over: Annotated[
         int, Field(ge=0, le=1000, description="batches that may leave with a younger text before one; 0 is strict order")
-    ] = 4
+    ] = 8
     interactive_weight: Annotated[
         float, Field(ge=0.01, le=100, description="tokens of interactive texts for each of bulk ones, while both wait")
     ] = 4

@@ -1,4 +1,4 @@
-"""A model that is slow, failing or stuck as it is told, and remembers what it was given; and what every test may ask of a batcher."""
+"""A model that is slow, failing or stuck as it is told, and callers for it."""
 
 from __future__ import annotations
 

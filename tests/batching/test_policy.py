@@ -31,7 +31,7 @@ def test_a_number_below_zero_is_refused_by_name(field: str) -> None:
 
 @pytest.mark.parametrize("window", [-0.001, float("nan"), float("inf")])
 def test_a_window_that_is_no_duration_is_refused(window: float) -> None:
-    with pytest.raises(ValueError, match="^window must be 0 or more seconds, not "):
+    with pytest.raises(ValueError, match=r"^window must be 0 or more seconds, not "):
         BatchPolicy(window=window)
 
 
@@ -41,7 +41,7 @@ def test_a_window_may_be_nothing() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_weight_that_would_starve_a_class_is_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match="^interactive_weight must be over 0, not "):
+    with pytest.raises(ValueError, match=r"^interactive_weight must be over 0, not "):
         BatchPolicy(interactive_weight=weight)
 
 
@@ -51,7 +51,7 @@ def test_a_weight_may_favour_either_class() -> None:
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
 def test_a_timeout_that_no_pass_could_meet_is_refused(timeout: float) -> None:
-    with pytest.raises(ValueError, match="^pass_timeout must be over 0 seconds, not "):
+    with pytest.raises(ValueError, match=r"^pass_timeout must be over 0 seconds, not "):
         BatchPolicy(pass_timeout=timeout)
 
 
