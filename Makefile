@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build serve test lint test-build loadtest ladder model lock clean
+.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest ladder model lock clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.serve ## virtual environment with what serving needs, and the supportbot command
 
@@ -48,6 +48,9 @@ lint: setup-dev ## format, lint, types, architecture
 
 test: lint ## lint and all quick tests
 	$(BIN)/python -m pytest -m "not build"
+
+test-properties: setup-dev ## the batcher and its queue under long random sequences of events; STEPS for each, 100,000 by default
+	PROPERTY_STEPS=$(or $(STEPS),100000) $(BIN)/python -m pytest tests/batching/test_queue_machine.py tests/batching/test_batcher_machine.py
 
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
 	$(BIN)/python -m pytest -m build

@@ -303,17 +303,19 @@ class Batcher(Generic[T, R]):
         if not self._workers.pace.is_sound:
             return
         start = 0.0 if self._workers.has_free() else min(self._workers.remaining_times(), default=0.0)
-        work = self._drain_time(self._queue.cost_ahead(priority) + sum(costs))
+        work = self._drain_time(self._queue.cost_ahead(priority), costs)
         expected = start + max(work, self._workers.pace.line.seconds(max(costs, default=1)))
         if left < expected * BENEFIT_OF_DOUBT:
             self._unmeetable += places
             raise DeadlineUnmeetable(expected)
 
-    def _drain_time(self, cost: float) -> float:
-        queued = sum(self._queue.cost(priority) for priority in Priority)
-        mean = queued / len(self._queue) if queued else 1.0
-        batch_cost = min(self.policy.max_cost, self.policy.max_items * mean)
-        return self._workers.pace.drain_time(cost, batch_cost, self.policy.workers)
+    def _drain_time(self, ahead: float, new: Sequence[int] = ()) -> float:
+        """Seconds that all workers need for what is queued ahead and for new items, in batches as full as they can be."""
+        count = len(self._queue) + len(new)
+        total = sum(self._queue.cost(priority) for priority in Priority) + sum(new)
+        mean = total / count if count else 1.0
+        batch_cost = max(mean, min(self.policy.max_cost, self.policy.max_items * mean))
+        return self._workers.pace.drain_time(ahead + sum(new), batch_cost, self.policy.workers)
 
     def _admit(self, items: Sequence[T], priority: Priority, deadline: float) -> list[Caller[T, R]]:
         """Turn reserved places into callers: of new entries in the queue, or of equal ones on their way."""
@@ -325,7 +327,7 @@ class Batcher(Generic[T, R]):
         costs = [self._cost(item) for item in items]
         if costs and min(costs) < 1:
             raise ValueError(f"an item's cost must be 1 or more, not {min(costs)}")
-        new = [cost for key, cost in zip(keys, costs, strict=True) if self._needs_room(self._register.find(key), priority)]
+        new = self._costs_of_new(keys, costs, priority)
         if new:
             self._check_room(sum(new), len(items), priority)
             if deadline < math.inf:
@@ -340,18 +342,31 @@ class Batcher(Generic[T, R]):
                 self._queue.push(entry)
             else:
                 self._coalesced += 1
-                if priority is Priority.INTERACTIVE and entry.priority is Priority.BULK and self._queue.discard(entry):
-                    # Who is urgent does not wait in the slow lane; who shares the item comes along.
-                    entry.priority, entry.queued_at = priority, now
+                if self._is_promoted(entry, priority):
+                    self._queue.discard(entry)
+                    entry.priority = priority
                     self._queue.push(entry)
             callers.append(self._register.join(entry, now, deadline, self._loop.create_future()))
         self._reserved[priority] -= len(items)
         self._schedule_dispatch()
         return callers
 
-    @staticmethod
-    def _needs_room(entry: Entry[T, R] | None, priority: Priority) -> bool:
-        return entry is None or (entry.priority is Priority.BULK and priority is Priority.INTERACTIVE)
+    def _costs_of_new(self, keys: Sequence[Hashable], costs: Sequence[int], priority: Priority) -> list[int]:
+        """The costs of those items that will need room in their class: not of those that join an equal one there or in flight."""
+        new = []
+        known: set[Hashable] = set()
+        for key, cost in zip(keys, costs, strict=True):
+            if key is not None and key in known:
+                continue
+            known.add(key)
+            entry = self._register.find(key)
+            if entry is None or self._is_promoted(entry, priority):
+                new.append(cost)
+        return new
+
+    def _is_promoted(self, entry: Entry[T, R], priority: Priority) -> bool:
+        """True when a caller of this priority takes the entry along to its own class: who is urgent waits in no slow lane."""
+        return priority is Priority.INTERACTIVE and entry.priority is Priority.BULK and entry in self._queue
 
     async def _outcomes(self, callers: Sequence[Caller[T, R]], deadline: float) -> list[Outcome[R]]:
         """Wait until all have an outcome; return them in order, or raise the first error with its index."""
@@ -429,13 +444,14 @@ class Batcher(Generic[T, R]):
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
         self._cancel_timer()
-        if self._loop is None or self._is_closed:
+        if self._loop is None:
             return
         now = self._clock()
         while self._workers.has_free():
             # Their timers may be late, if the loop is.
             for entry in self._queue.drop_lapsed(now):
-                self._register.expire(self._register.settle(entry))
+                self._register.expire(entry.callers)
+                self._register.settle(entry)
                 self._dropped += 1
             batch = self._queue.take(now)
             if batch is None:

@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Generic, Protocol, TypeVar
 
 from batching.policy import BatchPolicy, Priority
@@ -122,18 +122,24 @@ class BatchQueue(Generic[E]):
         others = (lane for lane in self._lanes.values() if lane is not own)
         return own.cost + sum(min(lane.cost, own.cost * lane.weight / own.weight) for lane in others)
 
+    def __contains__(self, entry: E) -> bool:
+        return entry in self._lanes[entry.priority].entries
+
     def push(self, entry: E) -> None:
-        """Append the youngest entry of its class."""
+        """Append an entry to its class, or, if it comes from another one, put it before those that are younger."""
         lane = self._lanes[entry.priority]
-        lane.entries[entry] = 0
+        younger = list(takewhile(lambda other: other.queued_at > entry.queued_at, reversed(lane.entries)))
+        # As if it had been there when they were passed over, so that nobody older has been passed over less often.
+        lane.entries[entry] = lane.entries[younger[-1]] if younger else 0
         lane.cost += entry.cost
+        for other in reversed(younger):
+            lane.entries.move_to_end(other)
 
     def discard(self, entry: E) -> bool:
         """Remove an entry whose callers left; False when it is not queued (any more)."""
-        lane = self._lanes[entry.priority]
-        if entry not in lane.entries:
+        if entry not in self:
             return False
-        lane.remove(entry)
+        self._lanes[entry.priority].remove(entry)
         return True
 
     def drop_lapsed(self, now: float) -> list[E]:

@@ -117,11 +117,13 @@ class Workers(Generic[T, R]):
     async def _run(self, run: _Run[T, R]) -> None:
         """The batch's pass; if it fails, passes over its halves, and so on, as long as extra passes are left."""
         groups: list[Sequence[Entry[T, R]]] = [run.batch.entries]
-        extra = self._policy.max_extra_passes
+        left = self._policy.max_extra_passes
+        is_extra = False
         while groups:
             entries = self._wanted(groups.pop())
             if not entries:
                 continue
+            self.extra_passes += is_extra
             results = await self._pass(run, entries)
             if run.is_given_up:
                 self._report(run, PassEnd.RECOVERED)
@@ -137,14 +139,14 @@ class Workers(Generic[T, R]):
                 self._report(run, PassEnd.DONE)
                 continue
             self.failed_passes += 1
-            if len(entries) == 1 or extra < 2 or isinstance(results, WrongResultCount):
+            if len(entries) == 1 or left < 2 or isinstance(results, WrongResultCount):
                 self._fail(entries, results)
                 self._report(run, PassEnd.FAILED, results)
                 continue
             self._report(run, PassEnd.HALVED, results)
-            self.bisected += len(entries) == len(run.batch.entries)
-            self.extra_passes += 2
-            extra -= 2
+            self.bisected += not is_extra
+            is_extra = True
+            left -= 2
             middle = len(entries) // 2
             groups += [entries[middle:], entries[:middle]]
 
@@ -204,13 +206,13 @@ class Workers(Generic[T, R]):
         """The task of a batch has ended, as foreseen or not; nobody who was in it is left waiting."""
         run = self._runs.pop(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if run.is_given_up:
-            self.hung -= 1
-            self._on_free()
-        elif error is not None and not self._is_closed:
+        if error is not None and not self._is_closed:
             self.deaths += 1
             self._register.fail(run.batch.entries, lambda: WorkerDied(run.items), error)
             self._report(run, PassEnd.DIED, error)
+        if run.is_given_up:
+            self.hung -= 1
+            self._on_free()
         self._free(run)
 
     def _report(self, run: _Run[T, R], end: PassEnd, error: BaseException | None = None) -> None:

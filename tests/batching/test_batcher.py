@@ -754,3 +754,19 @@ def test_the_virtual_loop_notices_a_hang() -> None:
 
     with pytest.raises(Hang):
         run_virtual(main())
+
+
+def test_14_a_drain_is_not_left_waiting_by_a_close_that_was_cancelled() -> None:
+    async def main() -> None:
+        async with Batcher(Model(stuck=[7]), drain_timeout=1e6) as batcher:
+            tasks = start(batcher, 7)
+            await asyncio.sleep(0.1)
+            draining = asyncio.create_task(batcher.drain())
+            closing = asyncio.create_task(batcher.close())
+            await asyncio.sleep(0.1)
+            closing.cancel()
+            assert await ends(tasks) == [BatcherClosed]
+            assert await draining
+            assert now() < 1.0
+
+    run_virtual(main())

@@ -314,3 +314,44 @@ def test_14_all_callers_of_a_shared_item_are_told_of_the_end(item: int) -> None:
         assert adds_up(batcher)
 
     run_virtual(main())
+
+
+def test_13_an_interactive_caller_that_joins_a_bulk_item_in_flight_needs_no_room() -> None:
+    async def main() -> None:
+        async with sharing(Model(), BatchPolicy(max_queued_cost=10)) as batcher:
+            in_flight = bulk(batcher, 5)
+            await asyncio.sleep(0.001)
+            queued = start(batcher, 8)
+            await asyncio.sleep(0)
+            assert (await batcher.submit(5)).result == 10
+            assert await ends(in_flight + queued) == [10, 16]
+
+    run_virtual(main())
+
+
+def test_13_equal_items_of_one_call_need_room_once() -> None:
+    async def main() -> None:
+        async with sharing(Model(), BatchPolicy(max_queued_cost=10)) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 2)
+            await asyncio.sleep(0)
+            with batcher.reserve(3) as places:
+                assert [outcome.result for outcome in await places.submit([5, 5, 5])] == [10, 10, 10]
+            assert await ends(tasks) == [2, 4]
+
+    run_virtual(main())
+
+
+def test_4_an_item_that_changes_its_class_keeps_its_age_and_so_its_window() -> None:
+    async def main() -> None:
+        async with sharing(Model(), BatchPolicy(idle_flush=False)) as batcher:
+            (slow,) = bulk(batcher, 5)
+            await asyncio.sleep(0.020)
+            (younger,) = start(batcher, 6)
+            await asyncio.sleep(0.010)
+            assert (await batcher.submit(5)).wait == pytest.approx(0.010)
+            assert (await slow).wait == pytest.approx(0.040)
+            assert (await younger).wait == pytest.approx(0.020)
+
+    run_virtual(main())

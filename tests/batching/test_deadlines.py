@@ -268,3 +268,29 @@ def test_13_a_call_that_cannot_meet_its_deadline_is_refused_whole() -> None:
             assert (seen.accepted, seen.unmeetable, seen.reserved, seen.queued) == (accepted, 3, 0, 0)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(("policy", "timeout"), [(BatchPolicy(max_items=1), 0.5), (BatchPolicy(max_cost=10), 0.15)])
+def test_an_item_is_one_pass_however_much_it_costs(policy: BatchPolicy, timeout: float) -> None:
+    async def main() -> None:
+        async with Batcher(Model(per_unit=0.001), policy, cost=abs) as batcher:
+            for item in (1, 100) * 12:
+                await batcher.submit(item)
+            assert (await batcher.submit(100, timeout=timeout)).duration == pytest.approx(0.110)
+
+    run_virtual(main())
+
+
+def test_nobody_waits_for_an_item_that_was_dropped_late() -> None:
+    async def main() -> None:
+        async with Batcher(Model()) as batcher:
+            task = asyncio.create_task(batcher.submit(1, timeout=0.005))
+            await asyncio.sleep(0)
+            (entry,) = batcher._queue
+            virtual_loop().block(0.020)
+            with pytest.raises(DeadlineExceeded):
+                await task
+            assert entry.waiting == 0
+            assert adds_up(batcher)
+
+    run_virtual(main())

@@ -108,14 +108,14 @@ def test_a_late_failure_of_a_pass_that_was_given_up_is_not_bisected() -> None:
     run_virtual(main())
 
 
-def test_a_late_death_of_a_pass_that_was_given_up_is_a_recovery_of_its_worker() -> None:
+def test_a_late_death_of_a_pass_that_was_given_up_is_a_death_and_its_place_is_back() -> None:
     async def main() -> None:
         async with Batcher(Model(stuck=[7]), ONE) as batcher:
             assert await ends(start(batcher, 7)) == [PassTimedOut]
             pass_task().cancel()
             await asyncio.sleep(0.1)
             seen = batcher.statistics()
-            assert (seen.hung_passes, seen.running_passes, seen.hangs, seen.deaths, seen.failed) == (0, 0, 1, 0, 1)
+            assert (seen.hung_passes, seen.running_passes, seen.hangs, seen.deaths, seen.failed) == (0, 0, 1, 1, 1)
             assert await ends(start(batcher, 1, 2)) == [2, 4]
 
     run_virtual(main())

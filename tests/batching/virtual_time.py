@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             if not timers:
                 raise Hang
             self._now = max(self._now, min(timers))
+        # Else a timer is taken a nanosecond early, again and again if it is set again because it was early.
+        self._clock_resolution = math.ulp(self._now)
         super()._run_once()  # type: ignore[misc]
 
 
