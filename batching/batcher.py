@@ -444,8 +444,7 @@ class Batcher(Generic[T, R]):
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
         self._cancel_timer()
-        if self._loop is None:
-            return
+        assert self._loop is not None
         now = self._clock()
         while self._workers.has_free():
             # Their timers may be late, if the loop is.

@@ -107,6 +107,7 @@ class Register(Generic[T, R]):
         """The entry is done; returns who still waits for it."""
         waiting = [caller for caller in entry.callers if not caller.answer.done()]
         entry.waiting -= len(waiting)
+        entry.callers.clear()  # else entry and callers would hold each other, and be left to the garbage collector
         if self.find(entry.key) is entry:
             del self._by_key[entry.key]
         return waiting

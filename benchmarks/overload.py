@@ -3,7 +3,8 @@
 - lone: one request at a time on an idle server; the time in its queue by Server-Timing, p50 and p99.
 - capacity: 32 clients, each sending as soon as it is answered; texts a second.
 - overload: requests at random moments, three times the capacity, from as many connections as are needed; what became of them.
-  The bound of an accepted request's wait follows from the queue's: all its places, and what is in passes, at the pace measured.
+  The bound of an accepted request's time follows from the queue's: all its places, what is in passes, and the batches that may pass
+  a text over, at the pace measured.
   The true drain time at a refusal is how long it took until all who were accepted before it had their answers.
 
 Client and server share the machine. The client counts the time of a refusal from handing the request to the socket to reading the
@@ -30,11 +31,14 @@ import uvloop
 
 from loadtest.corpus import tickets
 from loadtest.run import started_server
+from server.service import usable_cores
+from server.settings import Settings
 
 LONE_REQUESTS = 500
 CAPACITY_CLIENTS = 32
 OVERLOAD = 3.0
 REFUSED = 429
+CONNECTIONS = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Answer:
     status: int
     retry_after: int
     queue_ms: float
+    total_ms: float
 
 
 class Connection(asyncio.Protocol):
@@ -82,6 +87,7 @@ class Connection(asyncio.Protocol):
             int(head[9:12]),
             int(number_in(head, rb"retry-after: (\d+)")),
             number_in(head, rb"queue;dur=([\d.]+)"),
+            number_in(head, rb"total;dur=([\d.]+)"),
         )
         self._received = b""
         self._waiting.set_result(answer)
@@ -166,48 +172,58 @@ def main(seconds: float) -> None:
     """Print all figures."""
     command = [sys.executable, "-m", "server", "serve"]
     settings = {"ACCESS_LOG": "true", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
-    with tempfile.TemporaryFile() as log, started_server(command, log, **settings) as url:
-        port = int(url.rpartition(":")[2])
-        lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
-        waits = [answer.queue_ms for answer in lone]
-        say(f"lone request: {percentile(waits, 0.5):.2f} ms in the queue (p50), {percentile(waits, 0.99):.2f} ms (p99)")
+    with tempfile.TemporaryFile() as log:
+        with started_server(command, log, **settings) as url:
+            port = int(url.rpartition(":")[2])
+            lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
+            waits = [answer.queue_ms for answer in lone]
+            say(f"lone request: {percentile(waits, 0.5):.2f} ms in the queue (p50), {percentile(waits, 0.99):.2f} ms (p99)")
 
-        answers = uvloop.run(closed_loop(port, CAPACITY_CLIENTS, requests(4000, 2)))
-        rate = len(answers) / (answers[-1].answered - min(answer.sent for answer in answers))
-        say(f"capacity: {rate:.0f} texts/s with {CAPACITY_CLIENTS} clients")
+            answers = uvloop.run(closed_loop(port, CAPACITY_CLIENTS, requests(4000, 2)))
+            rate = len(answers) / (max(answer.answered for answer in answers) - min(answer.sent for answer in answers))
+            say(f"capacity: {rate:.0f} texts/s with {CAPACITY_CLIENTS} clients")
 
-        contents = requests(int(OVERLOAD * rate * seconds), 3)
-        answers = uvloop.run(open_loop(port, OVERLOAD * rate, contents, 1200))
-        report(answers)
+            contents = requests(int(OVERLOAD * rate * seconds), 3)
+            answers = uvloop.run(open_loop(port, OVERLOAD * rate, contents, CONNECTIONS))
         log.seek(0)
         lines = [json.loads(line) for line in log]
-        refusals = [line["ms"] for line in lines if line["event"] == "request" and line["status"] == REFUSED]
-        p50, p99 = (percentile(refusals, share) for share in (0.5, 0.99))
-        say(f"refusals by the server's clock: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(refusals):.2f} ms")
+    (drained,) = (line for line in lines if line["event"] == "drained")
+    report(answers, drained["items_passed"] / drained["passes"])
+    refusals = [line["ms"] for line in lines if line["event"] == "request" and line["status"] == REFUSED]
+    say(f"refusals by the server's clock: {spread(refusals)}")
 
 
-def report(answers: Sequence[Answer]) -> None:
-    """Print what became of the requests of an overload."""
+def report(answers: Sequence[Answer], batch: float) -> None:
+    """Print what became of the requests of an overload; `batch` is how many texts a pass held."""
     begin, end = min(answer.sent for answer in answers), max(answer.sent for answer in answers)
     statuses = Counter(answer.status for answer in answers)
     accepted = [answer for answer in answers if answer.status == 200]
-    refused = [answer.answered - answer.sent for answer in answers if answer.status == REFUSED]
+    refused = [(answer.answered - answer.sent) * 1000 for answer in answers if answer.status == REFUSED]
     pace = len([answer for answer in accepted if answer.answered <= end]) / (end - begin)
     say(f"overload: {len(answers) / (end - begin):.0f} requests/s for {end - begin:.0f} s, answers by status {dict(statuses)}")
-    bound = (1024 + 64) / pace
+    # Before a text leave at most all places, those in passes, and the batches that may pass it over; then its own pass.
+    policy = Settings().batch_policy(usable_cores())
+    bound = (policy.max_queued + (2 * policy.workers + policy.max_passed_over) * batch) / pace
     latencies = [answer.answered - answer.sent for answer in accepted]
+    p50, p99 = (percentile(latencies, share) for share in (0.5, 0.99))
+    inside = percentile([answer.total_ms / 1000 for answer in accepted], 0.99)
     say(
-        f"accepted: {pace:.0f} texts/s, p50 {percentile(latencies, 0.5):.2f} s, p99 {percentile(latencies, 0.99):.2f} s,"
-        f" max {max(latencies):.2f} s; bound by the queue {bound:.2f} s"
+        f"accepted: {pace:.0f} texts/s, p50 {p50:.2f} s, p99 {p99:.2f} s, by the server's clock {inside:.2f} s; bound {bound:.2f} s"
     )
-    if refused:
-        p50, p99 = (percentile(refused, share) * 1000 for share in (0.5, 0.99))
-        say(f"refusals by the client's clock: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(refused) * 1000:.2f} ms")
-        ratios = [retry_after / true for true, retry_after in drain_times(answers) if true > 0]
-        near = sum(0.7 <= ratio <= 1.3 for ratio in ratios) / len(ratios)
-        drains = [true for true, _ in drain_times(answers)]
-        shown = ", ".join(f"p{share:.0%}".removesuffix("%") + f" {percentile(ratios, share):.2f}" for share in (0.05, 0.5, 0.95))
-        say(f"true drain time p50 {percentile(drains, 0.5):.2f} s; Retry-After over it: {shown}; within 30 %: {near:.1%}")
+    say(f"refusals by the client's clock: {spread(refused)}")
+    drains = drain_times(answers)
+    ratios = [retry_after / true for true, retry_after in drains if true > 0]
+    near = sum(0.7 <= ratio <= 1.3 for ratio in ratios) / len(ratios)
+    p5, p50, p95 = (percentile(ratios, share) for share in (0.05, 0.5, 0.95))
+    say(f"true drain time at a refusal: p50 {percentile([true for true, _ in drains], 0.5):.2f} s")
+    say(f"Retry-After over it: p5 {p5:.2f}, p50 {p50:.2f}, p95 {p95:.2f}; within 30 %: {near:.1%}")
+
+
+def spread(milliseconds: Sequence[float]) -> str:
+    """Percentiles, the maximum, and how many took 5 ms or more."""
+    p50, p99, p999 = (percentile(milliseconds, share) for share in (0.5, 0.99, 0.999))
+    slow = sum(value >= 5 for value in milliseconds) / len(milliseconds)
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f}, p99.9 {p999:.2f}, max {max(milliseconds):.2f}; {slow:.2%} took 5 ms or more"
 
 
 def say(line: str) -> None:

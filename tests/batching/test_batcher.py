@@ -14,7 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batching import Batcher, BatcherClosed, BatchPolicy, FlushReason, Outcome, PassFailed, PassReport, Priority, QueueFull
+from batching import (
+    Batcher,
+    BatcherClosed,
+    BatchPolicy,
+    FlushReason,
+    Outcome,
+    PassFailed,
+    PassReport,
+    Priority,
+    QueueFull,
+)
+from batching.callers import Caller, Entry
 from tests.batching.fakes import Model, adds_up, ends, now, start
 from tests.batching.virtual_time import Hang, run_virtual, turns
 
@@ -770,3 +781,24 @@ def test_14_a_drain_is_not_left_waiting_by_a_close_that_was_cancelled() -> None:
             assert now() < 1.0
 
     run_virtual(main())
+
+
+def test_an_item_that_was_answered_or_abandoned_leaves_nothing_to_the_garbage_collector() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), key=lambda item: item) as batcher:
+            tasks = start(batcher, 1, 2, 2, timeout=5.0)
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+            await ends(tasks)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_virtual(main())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [found for found in gc.garbage if isinstance(found, (Entry, Caller, Outcome))] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
