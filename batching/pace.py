@@ -18,6 +18,7 @@ WINDOW: Final = 96
 FEWEST: Final = 24
 # The dear third must cost this many times the cheap third; with less, noise in the seconds decides the slope.
 SPREAD: Final = 2.0
+REFIT: Final = 12
 # Of refining the slope on what is left of the seconds; more change little.
 ROUNDS: Final = 3
 
@@ -54,18 +55,18 @@ def resistant_line(passes: list[tuple[float, float]]) -> Line | None:
 
 
 class Pace:
-    """The recent passes, and what follows from them. Computed when asked for, once for each new pass."""
+    """The recent passes, and what follows from them. Computed when asked for, as often as a twelfth of the passes is new."""
 
     def __init__(self) -> None:
         self._passes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._fitted: Line | None = None
         self._proportional = Line(0.0, 0.0)
-        self._is_current = True
+        self._new = 0
 
     def observe(self, cost: float, seconds: float) -> None:
         """A pass over items of this cost ended well after so many seconds."""
         self._passes.append((cost, seconds))
-        self._is_current = False
+        self._new += 1
 
     @property
     def is_sound(self) -> bool:
@@ -85,7 +86,8 @@ class Pace:
         return (line.start * cost / batch_cost + line.slope * cost) / workers
 
     def _refresh(self) -> None:
-        if not self._is_current:
-            self._is_current = True
+        # A fit takes 0.1 ms, and a lone item that waits at the door has but a pass before it.
+        if self._new and self._new * REFIT >= len(self._passes):
+            self._new = 0
             self._fitted = resistant_line(list(self._passes))
             self._proportional = Line(0.0, median(seconds / cost for cost, seconds in self._passes))

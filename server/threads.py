@@ -32,7 +32,8 @@ class _Thread(threading.Thread):
         self.future: asyncio.Future[Any] | None = None
         self.work: Callable[[], object] | None = None
         self._on_end = on_end
-        self._wake = threading.Semaphore(0)
+        self._wake = threading.Lock()  # held but for the moment in which there is something to do
+        self._wake.acquire()
 
     def hand(self, work: Callable[[], object] | None, future: asyncio.Future[Any] | None) -> None:
         """Let the thread do this next; None lets it end."""

@@ -187,7 +187,9 @@ def test_a_line_is_forgotten_when_only_passes_of_one_cost_remain() -> None:
     assert pace.line.seconds(1) == pytest.approx(0.004)
 
 
-def test_the_line_is_computed_when_it_is_asked_for_and_once_for_each_new_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_is_computed_when_it_is_asked_for_and_as_often_as_a_twelfth_of_the_passes_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fits: list[int] = []
 
     def counted(passes: list[tuple[float, float]]) -> Line | None:
@@ -199,6 +201,10 @@ def test_the_line_is_computed_when_it_is_asked_for_and_once_for_each_new_pass(mo
     assert fits == []
     assert (pace.is_sound, pace.line, pace.is_sound) == (True, pace.line, True)
     assert fits == [FEWEST]
+    for _ in range(2):
+        pace.observe(1, 1.0)
+        pace.drain_time(1, 1, 1)
+    assert fits == [FEWEST]
     pace.observe(1, 1.0)
     pace.drain_time(1, 1, 1)
-    assert fits == [FEWEST, FEWEST + 1]
+    assert fits == [FEWEST, FEWEST + 3]
