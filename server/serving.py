@@ -95,9 +95,9 @@ def open_default_classifier(settings: Settings) -> Classifier:
 def quiet_garbage_collector() -> None:
     """Keep the cyclic garbage collector out of the way of answers.
 
-    A request leaves no reference cycles behind (a test of the batcher looks), so there is next to nothing for it to find; but with a thousand
-    requests waiting, a full collection looked at all they hold and stopped the event loop for 100 ms and more, and young ones came
-    all the time. What is there now stays for good and is not looked at again, and collections wait for 50,000 new objects.
+    A request leaves no reference cycles behind (a test of the batcher looks), so there is next to nothing to find. But with a
+    thousand requests waiting, a full collection looked at all they hold and stopped the event loop for 100 ms and more. What is
+    there now stays for good and is not looked at again, and collections wait for 50,000 new objects.
     """
     gc.collect()
     gc.freeze()
