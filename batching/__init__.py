@@ -16,7 +16,7 @@ from batching.errors import (
 )
 from batching.policy import BatchPolicy, Priority
 from batching.queue import FlushReason
-from batching.statistics import BatcherStatistics, PassEnd, PassReport
+from batching.statistics import BatcherStatistics, DropReason, PassEnd, PassReport
 
 __all__ = [
     "BatchPolicy",
@@ -27,6 +27,7 @@ __all__ = [
     "BatchingError",
     "DeadlineExceeded",
     "DeadlineUnmeetable",
+    "DropReason",
     "FlushReason",
     "Outcome",
     "PassEnd",

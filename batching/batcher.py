@@ -38,7 +38,7 @@ from batching.callers import Caller, Entry, Outcome, Register
 from batching.errors import BatcherClosed, BatcherStalled, BatchingError, DeadlineExceeded, DeadlineUnmeetable, QueueFull
 from batching.policy import BatchPolicy, Priority
 from batching.queue import BatchQueue, FlushReason
-from batching.statistics import BatcherStatistics, PassReport
+from batching.statistics import BatcherStatistics, DropReason, PassReport
 from batching.workers import Workers
 
 T = TypeVar("T")
@@ -110,9 +110,10 @@ class Batcher(Generic[T, R]):
         self._became_idle = asyncio.Event()
         self._refused: Counter[Priority] = Counter()
         self._flushes: Counter[FlushReason] = Counter()
+        self._late = 0
         self._unmeetable = 0
         self._coalesced = 0
-        self._dropped = 0
+        self._dropped: Counter[DropReason] = Counter()
         self._wait_time = 0.0
         self._peak_queued = 0
 
@@ -144,7 +145,7 @@ class Batcher(Generic[T, R]):
     ) -> Reservation[T, R]:
         """Take `places` places at once, before any work is spent on the items; use it in a `with` block.
 
-        With `timeout`, in seconds from now, the items have a deadline.
+        With `timeout`, in seconds from now, the items have a deadline. Without a `with` block, unused places are never given back.
 
         Raises `QueueFull` when not all of them are to be had, `BatcherClosed` when draining or closed, `BatcherStalled`,
         `DeadlineUnmeetable` or `DeadlineExceeded`, and `ValueError` when `places` is below 1 or could never be granted.
@@ -164,16 +165,17 @@ class Batcher(Generic[T, R]):
         """
         deadline = self._take_places(1, priority, timeout)
         try:
-            callers = self._admit([item], priority, deadline)
+            waiting = self._outcomes(self._admit([item], priority, deadline), deadline)
         except BaseException:
             self._release(1, priority)
             raise
-        (outcome,) = await self._outcomes(callers, deadline)
+        (outcome,) = await waiting
         return outcome
 
     def expected_wait(self, priority: Priority = Priority.INTERACTIVE) -> float:
         """Seconds until what is queued now in a class has been passed, by the pace of recent passes; 0 before any was measured."""
-        return sum(self._workers.remaining_times()) / self.policy.workers + self._drain_time(self._queue.cost_ahead(priority))
+        running = sum(self._workers.remaining_times()) / max(1, self._workers.available)
+        return running + self._drain_time(self._queue.cost_ahead(priority))
 
     # --- the owner
 
@@ -242,8 +244,9 @@ class Batcher(Generic[T, R]):
             abandoned=register.abandoned,
             expired=register.expired,
             coalesced=self._coalesced,
-            dropped=self._dropped,
+            drops=MappingProxyType({reason: self._dropped[reason] for reason in DropReason}),
             refused=MappingProxyType({priority: self._refused[priority] for priority in Priority}),
+            late=self._late,
             unmeetable=self._unmeetable,
             passes=workers.passes,
             failed_passes=workers.failed_passes,
@@ -298,9 +301,11 @@ class Batcher(Generic[T, R]):
         """
         left = deadline - self._clock()
         if left <= 0:
-            self._unmeetable += places
+            self._late += places
             raise DeadlineExceeded
-        if not self._workers.pace.is_sound:
+        # An idle batcher refuses nothing: it costs nobody a place, and if all were refused, no pass would ever show that the pace
+        # has become another.
+        if (self._workers.has_free() and not self._queue) or not self._workers.pace.is_sound:
             return
         start = 0.0 if self._workers.has_free() else min(self._workers.remaining_times(), default=0.0)
         work = self._drain_time(self._queue.cost_ahead(priority), costs)
@@ -315,7 +320,7 @@ class Batcher(Generic[T, R]):
         total = sum(self._queue.cost(priority) for priority in Priority) + sum(new)
         mean = total / count if count else 1.0
         batch_cost = max(mean, min(self.policy.max_cost, self.policy.max_items * mean))
-        return self._workers.pace.drain_time(ahead + sum(new), batch_cost, self.policy.workers)
+        return self._workers.pace.drain_time(ahead + sum(new), batch_cost, max(1, self._workers.available))
 
     def _admit(self, items: Sequence[T], priority: Priority, deadline: float) -> list[Caller[T, R]]:
         """Turn reserved places into callers: of new entries in the queue, or of equal ones on their way."""
@@ -344,7 +349,7 @@ class Batcher(Generic[T, R]):
                 self._coalesced += 1
                 if self._is_promoted(entry, priority):
                     self._queue.discard(entry)
-                    entry.priority = priority
+                    entry.priority, entry.queued_at = priority, now
                     self._queue.push(entry)
             callers.append(self._register.join(entry, now, deadline, self._loop.create_future()))
         self._reserved[priority] -= len(items)
@@ -372,9 +377,9 @@ class Batcher(Generic[T, R]):
         """Wait until all have an outcome; return them in order, or raise the first error with its index."""
         timer = self._expire_at(deadline, callers) if deadline < math.inf else None
         try:
-            for caller in callers:
+            for index in range(len(callers)):
                 try:  # noqa: SIM105 - `suppress` would be a tenth of the whole overhead
-                    await caller.answer
+                    await callers[index].answer
                 except BatchingError:
                     pass
         except BaseException:
@@ -383,13 +388,15 @@ class Batcher(Generic[T, R]):
         finally:
             if timer is not None:
                 timer.cancel()
-        outcomes = []
-        for index, caller in enumerate(callers):
-            if isinstance(error := caller.answer.exception(), BatchingError):
-                error.index = index
-                raise error
-            outcomes.append(caller.answer.result())
-        return outcomes
+        outcomes = first_error_or_results(callers)
+        # An error that is raised holds this frame, and must not find its way back to itself, or only the garbage collector ends it.
+        del callers
+        if not isinstance(outcomes, BatchingError):
+            return outcomes
+        try:
+            raise outcomes
+        finally:
+            del outcomes
 
     def _release(self, places: int, priority: Priority) -> None:
         self._reserved[priority] -= places
@@ -406,19 +413,19 @@ class Batcher(Generic[T, R]):
 
     def _expire(self, callers: Sequence[Caller[T, R]]) -> None:
         self._register.expire(callers)
-        self._drop_unwanted(callers)
+        self._drop_unwanted(callers, DropReason.EXPIRED)
 
     def _leave(self, callers: Sequence[Caller[T, R]]) -> None:
         for caller in callers:
             self._register.leave(caller)
-        self._drop_unwanted(callers)
+        self._drop_unwanted(callers, DropReason.ABANDONED)
 
-    def _drop_unwanted(self, callers: Iterable[Caller[T, R]]) -> None:
+    def _drop_unwanted(self, callers: Iterable[Caller[T, R]], reason: DropReason) -> None:
         """What these callers waited for is dropped if it is queued and nobody else waits for it."""
         for entry in (caller.entry for caller in callers):
             if not entry.waiting and self._queue.discard(entry):
                 self._register.settle(entry)
-                self._dropped += 1
+                self._dropped[reason] += 1
         self._note_idle()
 
     # --- what leaves
@@ -441,21 +448,22 @@ class Batcher(Generic[T, R]):
             self._dispatch_scheduled = True
             self._loop.call_soon(self._dispatch)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, not_before: float = -math.inf) -> None:
+        """Start every pass that may start now. `not_before` is the time that a timer was set to: it may fire a little early."""
         self._dispatch_scheduled = False
         self._cancel_timer()
         assert self._loop is not None
-        now = self._clock()
+        now = max(self._clock(), not_before)
         while self._workers.has_free():
             # Their timers may be late, if the loop is.
             for entry in self._queue.drop_lapsed(now):
                 self._register.expire(entry.callers)
                 self._register.settle(entry)
-                self._dropped += 1
+                self._dropped[DropReason.EXPIRED] += 1
             batch = self._queue.take(now)
             if batch is None:
                 if (window_end := self._queue.window_end()) is not None:
-                    self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch)
+                    self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch, window_end)
                 break
             self._flushes[batch.reason] += 1
             self._wait_time += sum(now - entry.queued_at for entry in batch.entries)
@@ -466,6 +474,15 @@ class Batcher(Generic[T, R]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def first_error_or_results(callers: Sequence[Caller[T, R]]) -> list[Outcome[R]] | BatchingError:
+    """Of callers that all have an outcome: the first error, with its index, or all results."""
+    for index, caller in enumerate(callers):
+        if isinstance(error := caller.answer.exception(), BatchingError):
+            error.index = index
+            return error
+    return [caller.answer.result() for caller in callers]
 
 
 class Reservation(Generic[T, R]):
@@ -494,6 +511,6 @@ class Reservation(Generic[T, R]):
         if len(items) > self._places:
             raise ValueError(f"{len(items)} items for {self._places} reserved places")
         batcher = self._batcher
-        callers = batcher._admit(items, self._priority, self._deadline)  # noqa: SLF001
+        waiting = batcher._outcomes(batcher._admit(items, self._priority, self._deadline), self._deadline)  # noqa: SLF001
         self._places -= len(items)
-        return await batcher._outcomes(callers, self._deadline)  # noqa: SLF001
+        return await waiting

@@ -84,7 +84,7 @@ class Register(Generic[T, R]):
         """One more caller waits for an entry, until its own deadline."""
         caller = Caller(entry, now, answer)
         self.accepted += 1
-        entry.deadline = max(entry.deadline, deadline) if entry.waiting else deadline
+        entry.deadline = max(entry.deadline, deadline)
         entry.callers.append(caller)
         entry.waiting += 1
         return caller

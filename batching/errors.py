@@ -13,7 +13,10 @@ class BatchingError(Exception):
 
 
 class QueueFull(BatchingError):
-    """Raised when no place is left; `retry_after` is the expected seconds until what waits now has left, by the measured pace."""
+    """Raised when no place is left; `retry_after` is the expected seconds until what waits now has left, by the measured pace.
+
+    A first place is free with the next batch; but all who were refused wait for it.
+    """
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"the queue is full; it is expected to have drained in {retry_after:.1f} s")
@@ -21,10 +24,10 @@ class QueueFull(BatchingError):
 
 
 class BatcherClosed(BatchingError):
-    """Raised when the batcher takes no more items, or was closed before an item's pass was done."""
+    """Raised when the batcher is not open, takes no more items, or was closed before an item's pass was done."""
 
     def __init__(self) -> None:
-        super().__init__("the batcher is closed")
+        super().__init__("the batcher is not open")
 
 
 class BatcherStalled(BatchingError):

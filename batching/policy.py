@@ -31,7 +31,8 @@ class BatchPolicy:
     `max_queued_cost`: the cost of each class that may be queued, unless a single call alone is over it.
     `workers`: passes that may run at the same time.
     `max_extra_passes`: passes that may be spent to find the items at fault in a batch whose pass failed; 0 fails them all together.
-    `pass_timeout`: seconds after which a pass counts as hanging; infinity waits for ever.
+    `pass_timeout`: seconds after which a pass counts as hanging; infinity waits for ever. It is not cancelled: most that hangs, a
+    thread, cannot be; a `process` that can be is welcome to cancel itself sooner.
 
     Raises `ValueError` naming the field and the bound it breaks.
     """

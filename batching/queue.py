@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from batching.policy import BatchPolicy, Priority
@@ -126,14 +126,10 @@ class BatchQueue(Generic[E]):
         return entry in self._lanes[entry.priority].entries
 
     def push(self, entry: E) -> None:
-        """Append an entry to its class, or, if it comes from another one, put it before those that are younger."""
+        """Append the youngest entry of its class. One that was discarded from another class is new in this one."""
         lane = self._lanes[entry.priority]
-        younger = list(takewhile(lambda other: other.queued_at > entry.queued_at, reversed(lane.entries)))
-        # As if it had been there when they were passed over, so that nobody older has been passed over less often.
-        lane.entries[entry] = lane.entries[younger[-1]] if younger else 0
+        lane.entries[entry] = 0
         lane.cost += entry.cost
-        for other in reversed(younger):
-            lane.entries.move_to_end(other)
 
     def discard(self, entry: E) -> bool:
         """Remove an entry whose callers left; False when it is not queued (any more)."""

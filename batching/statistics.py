@@ -21,6 +21,13 @@ class PassEnd(StrEnum):
     DIED = "died"
 
 
+class DropReason(StrEnum):
+    """Why a queued item was left without a caller."""
+
+    ABANDONED = "abandoned"
+    EXPIRED = "expired"
+
+
 @dataclass(frozen=True, slots=True)
 class PassReport:
     """One pass: how many items it held, their cost together, why their batch left, what became of it after so many seconds."""
@@ -45,8 +52,8 @@ class BatcherStatistics:
     `queued_bulk` in the bulk class; `queued_cost` for both), and items in passes that somebody waits for. `peak_queued` is the
     highest number of places taken at once in one class.
 
-    Refused at the door, and not among the accepted: `refused` (no place), `unmeetable` (the deadline could not be met).
-    `dropped` are queued items that were left without a caller and cost no pass.
+    Refused at the door, and not among the accepted: `refused` (no place), `late` (the deadline had come), `unmeetable` (it could
+    not be met). `drops` are distinct items that were left without a caller while they were queued, and cost no pass.
 
     `passes` ended well or failed, extra ones included; `items_passed` were in them. `extra_passes` went into finding the items at
     fault in `bisected` batches. `running_passes` and `hung_passes` are now; `hangs` and `deaths` count passes that were given up
@@ -70,8 +77,9 @@ class BatcherStatistics:
     abandoned: int
     expired: int
     coalesced: int
-    dropped: int
+    drops: Mapping[DropReason, int]
     refused: Mapping[Priority, int]
+    late: int
     unmeetable: int
     passes: int
     failed_passes: int
@@ -86,6 +94,11 @@ class BatcherStatistics:
     peak_queued: int
     cells: int
     padded_cells: int
+
+    @property
+    def dropped(self) -> int:
+        """Drops for all reasons."""
+        return sum(self.drops.values())
 
     @property
     def padding_ratio(self) -> float:

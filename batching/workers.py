@@ -20,7 +20,7 @@ from batching.callers import Entry, Register
 from batching.errors import BatcherClosed, PassFailed, PassTimedOut, WorkerDied, WrongResultCount
 from batching.pace import Pace
 from batching.policy import BatchPolicy
-from batching.queue import Batch
+from batching.queue import Batch, FlushReason
 from batching.statistics import PassEnd, PassReport
 
 T = TypeVar("T")
@@ -32,14 +32,25 @@ LAST_PASSES_SECONDS = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Run(Generic[T, R]):
-    """A batch in its worker. `started`, `items` and `cost` are those of its present pass."""
+    """A batch in its worker: the entries of its present pass, and when it started; the groups that are still to be passed."""
 
-    batch: Batch[Entry[T, R]]
+    reason: FlushReason
+    groups: list[Sequence[Entry[T, R]]]
+    extra_left: int
     started: float
-    items: int = 0
-    cost: int = 0
+    entries: Sequence[Entry[T, R]] = ()
+    is_halved: bool = False
     has_worker: bool = True
     is_given_up: bool = False
+    watch: asyncio.Handle | None = None
+
+    def cost(self) -> int:
+        """Of the present pass, or of all that is to be passed while it has not begun."""
+        return sum(entry.cost for entry in self.entries or self.all())
+
+    def all(self) -> list[Entry[T, R]]:
+        """What is here: in the present pass, and in those to come."""
+        return [entry for group in (self.entries, *self.groups) for entry in group]
 
 
 class Workers(Generic[T, R]):
@@ -81,22 +92,29 @@ class Workers(Generic[T, R]):
         """True when passes hang on all workers and all replacements."""
         return self.hung >= 2 * self._policy.workers
 
+    @property
+    def available(self) -> int:
+        """How many batches may run at the same time."""
+        return max(0, min(self._policy.workers, 2 * self._policy.workers - self.hung))
+
     def has_free(self) -> bool:
         """True when a batch may start."""
-        return self.busy < min(self._policy.workers, 2 * self._policy.workers - self.hung)
+        return self.busy < self.available
 
     def entries(self) -> Iterator[Entry[T, R]]:
         """What is in flight and somebody waits for."""
-        return (entry for run in self._runs.values() for entry in run.batch.entries if entry.waiting)
+        return (entry for run in self._runs.values() for entry in run.all() if entry.waiting)
 
     def remaining_times(self) -> list[float]:
         """Expected seconds until each running pass has ended."""
         line, now = self.pace.line, self._clock()
-        return [max(0.0, line.seconds(run.cost) - (now - run.started)) for run in self._runs.values() if run.has_worker]
+        return [max(0.0, line.seconds(run.cost()) - (now - run.started)) for run in self._runs.values() if run.has_worker]
 
     def start(self, batch: Batch[Entry[T, R]], now: float) -> None:
         """Take a free worker and begin with a batch."""
-        run = _Run(batch, now, len(batch.entries), sum(entry.cost for entry in batch.entries))
+        self._start(_Run(batch.reason, [batch.entries], self._policy.max_extra_passes, now))
+
+    def _start(self, run: _Run[T, R]) -> None:
         self.busy += 1
         task = asyncio.get_running_loop().create_task(self._run(run), name="batching.pass")
         self._runs[task] = run
@@ -106,7 +124,7 @@ class Workers(Generic[T, R]):
         """Answer everybody in flight with `BatcherClosed` and cancel the passes."""
         self._is_closed = True
         for task, run in self._runs.items():
-            self._register.fail(run.batch.entries, BatcherClosed)
+            self._register.fail(run.all(), BatcherClosed)
             task.cancel()
 
     async def wait_closed(self) -> None:
@@ -116,14 +134,11 @@ class Workers(Generic[T, R]):
 
     async def _run(self, run: _Run[T, R]) -> None:
         """The batch's pass; if it fails, passes over its halves, and so on, as long as extra passes are left."""
-        groups: list[Sequence[Entry[T, R]]] = [run.batch.entries]
-        left = self._policy.max_extra_passes
-        is_extra = False
-        while groups:
-            entries = self._wanted(groups.pop())
+        while run.groups:
+            run.entries = entries = self._wanted(run.groups.pop())
             if not entries:
                 continue
-            self.extra_passes += is_extra
+            self.extra_passes += run.is_halved
             results = await self._pass(run, entries)
             if run.is_given_up:
                 self._report(run, PassEnd.RECOVERED)
@@ -131,24 +146,24 @@ class Workers(Generic[T, R]):
             ended = self._clock()
             self._count(entries, ended - run.started)
             if not isinstance(results, Exception):
-                self.pace.observe(run.cost, ended - run.started)
-                if not groups:
+                self.pace.observe(run.cost(), ended - run.started)
+                if not run.groups:
                     # Before these callers go on, who have much to do: the next batch begins.
                     self._free(run)
                 self._register.answer(entries, results, run.started, ended)
                 self._report(run, PassEnd.DONE)
                 continue
             self.failed_passes += 1
-            if len(entries) == 1 or left < 2 or isinstance(results, WrongResultCount):
+            if len(entries) == 1 or run.extra_left < 2 or isinstance(results, WrongResultCount):
                 self._fail(entries, results)
                 self._report(run, PassEnd.FAILED, results)
                 continue
             self._report(run, PassEnd.HALVED, results)
-            self.bisected += not is_extra
-            is_extra = True
-            left -= 2
+            self.bisected += not run.is_halved
+            run.is_halved = True
+            run.extra_left -= 2
             middle = len(entries) // 2
-            groups += [entries[middle:], entries[:middle]]
+            run.groups += [entries[middle:], entries[:middle]]
 
     def _wanted(self, entries: Sequence[Entry[T, R]]) -> list[Entry[T, R]]:
         """Those that somebody waits for; the others are done."""
@@ -159,17 +174,17 @@ class Workers(Generic[T, R]):
 
     async def _pass(self, run: _Run[T, R], entries: Sequence[Entry[T, R]]) -> Sequence[R] | Exception:
         """One pass under supervision: its results, or what went wrong."""
-        run.started, run.items, run.cost = self._clock(), len(entries), sum(entry.cost for entry in entries)
-        timeout = self._policy.pass_timeout
-        watch = asyncio.get_running_loop().call_later(timeout, self._give_up, run) if timeout < math.inf else None
+        run.started = self._clock()
+        if self._policy.pass_timeout < math.inf:
+            run.watch = asyncio.get_running_loop().call_later(self._policy.pass_timeout, self._suspect, run)
         try:
             results = await self._process([entry.item for entry in entries])
             count = len(results)
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the outcome of those whose pass it was
             return error
         finally:
-            if watch is not None:
-                watch.cancel()
+            if run.watch is not None:
+                run.watch.cancel()
         return results if count == len(entries) else WrongResultCount(len(entries), count)
 
     def _fail(self, entries: Sequence[Entry[T, R]], error: Exception) -> None:
@@ -187,36 +202,55 @@ class Workers(Generic[T, R]):
         self.cells += sum(cost * cost for cost in costs)
         self.padded_cells += len(costs) * max(costs) ** 2
 
+    def _suspect(self, run: _Run[T, R]) -> None:
+        # If the loop itself was late, the result may be here already: it goes first.
+        run.watch = asyncio.get_running_loop().call_soon(self._give_up, run)
+
     def _give_up(self, run: _Run[T, R]) -> None:
         """The pass hangs. Its callers are answered, and its worker is replaced as long as there are replacements."""
         run.is_given_up = True
         self.hung += 1
         self.hangs += 1
-        self._register.fail(run.batch.entries, lambda: PassTimedOut(run.items, self._policy.pass_timeout))
+        self._fail_run(run, lambda: PassTimedOut(len(run.entries), self._policy.pass_timeout))
         self._report(run, PassEnd.HUNG)
-        self._free(run)
+        self._on_free()
+
+    def _fail_run(self, run: _Run[T, R], make: Callable[[], PassFailed], cause: BaseException | None = None) -> None:
+        """The present pass will give nothing. What the batch had still to pass goes on in its place, if a worker is left for it."""
+        groups, run.groups = run.groups, []
+        self._register.fail(run.entries, make, cause)
+        if run.has_worker:
+            run.has_worker = False
+            self.busy -= 1
+        if not groups:
+            return
+        if self.has_free():
+            self._start(_Run(run.reason, groups, run.extra_left, self._clock(), is_halved=True))
+        else:
+            self._register.fail((entry for group in groups for entry in group), make, cause)
 
     def _free(self, run: _Run[T, R]) -> None:
         if run.has_worker:
             run.has_worker = False
             self.busy -= 1
-            self._on_free()
+        self._on_free()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """The task of a batch has ended, as foreseen or not; nobody who was in it is left waiting."""
         run = self._runs.pop(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is not None and not self._is_closed:
-            self.deaths += 1
-            self._register.fail(run.batch.entries, lambda: WorkerDied(run.items), error)
-            self._report(run, PassEnd.DIED, error)
         if run.is_given_up:
             self.hung -= 1
-            self._on_free()
+        if error is not None and not self._is_closed:
+            self.deaths += 1
+            if not run.entries:  # it never began
+                run.entries, run.groups = run.all(), []
+            self._fail_run(run, lambda: WorkerDied(len(run.entries)), error)
+            self._report(run, PassEnd.DIED, error)
         self._free(run)
 
     def _report(self, run: _Run[T, R], end: PassEnd, error: BaseException | None = None) -> None:
-        report = PassReport(end, run.items, run.cost, run.batch.reason, self._clock() - run.started, error)
+        report = PassReport(end, len(run.entries), run.cost(), run.reason, self._clock() - run.started, error)
         try:
             self._on_pass(report)
         except Exception as failure:  # noqa: BLE001 - a listener's fault is not the callers'

@@ -52,7 +52,7 @@ class RequestContext:
         except Exception:
             if status == NOT_ANSWERED:
                 raise  # nothing was answered: uvicorn answers and says so
-            # The answer was sent, only its story is missing. Tracebacks show code, not values, so no text can leak.
+            # The answer was sent, only its story is missing. Tracebacks show code and the exception's message, not values.
             log.exception("unexpected error", request_id=request_id)
         finally:
             if self._access_log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -17,7 +18,7 @@ from server.access import RequestContext
 from server.body import read_body, unless_disconnected
 from server.errors import HANDLERS
 from server.rendering import render_json
-from server.schemas import classify_answer, parse_classify
+from server.schemas import classify_answer, parse_classify, timeout_header
 from server.service import Service, Timing
 from server.settings import Settings
 
@@ -65,7 +66,9 @@ class Routes:
         """Classify one text or several."""
         started = perf_counter()
         settings = self._service.settings
-        content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
+        timeout = timeout_header(request.headers)
+        patience = settings.body_timeout_ms / 1000
+        content = await read_body(request, settings.max_body_bytes, patience, math.inf if timeout is None else timeout)
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request, request.headers)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}

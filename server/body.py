@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -17,11 +18,11 @@ R = TypeVar("R")
 DISCARDED_BYTES = 16 * 1024 * 1024
 
 
-async def read_body(request: Request, limit: int, patience: float) -> bytes:
+async def read_body(request: Request, limit: int, patience: float, own_timeout: float = math.inf) -> bytes:
     """The whole body.
 
-    Raises `RequestError`: 413 when it is longer than `limit` bytes, 408 when it is not complete after `patience` seconds; and
-    `ClientDisconnect` when the client left.
+    Raises `RequestError`: 413 when it is longer than `limit` bytes, 408 when it is not complete after `patience` seconds, 504 when
+    the request's `own_timeout` is shorter than that and over; and `ClientDisconnect` when the client left.
     """
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
@@ -30,7 +31,7 @@ async def read_body(request: Request, limit: int, patience: float) -> bytes:
     chunks: list[bytes] = []
     received = 0
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(min(patience, own_timeout)):
             async for chunk in request.stream():
                 received += len(chunk)
                 if received <= limit:
@@ -38,6 +39,9 @@ async def read_body(request: Request, limit: int, patience: float) -> bytes:
                 elif received > limit + DISCARDED_BYTES:
                     break
     except TimeoutError as error:
+        if own_timeout < patience:
+            message = "the request's timeout came before its body was complete"
+            raise RequestError(504, "deadline_exceeded", message, {"Connection": "close"}) from error
         message = f"the body was not complete after {patience:g} s"
         raise RequestError(408, "body_timeout", message, {"Connection": "close"}) from error
     if received > limit:
@@ -58,6 +62,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, R]) ->
     finally:
         leaving.cancel()
         working.cancel()
+        del leaving, working  # an error holds this frame, and the task the error
 
 
 def _too_large(limit: int) -> RequestError:

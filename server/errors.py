@@ -20,6 +20,8 @@ from batching import (
     PassFailed,
     PassTimedOut,
     QueueFull,
+    WorkerDied,
+    WrongResultCount,
 )
 from server.readiness import NotReady, Phase
 from server.rendering import render_json
@@ -94,7 +96,7 @@ def _stopping(_: Exception) -> RequestError:
 
 def _model_failure(error: Exception) -> RequestError:
     assert isinstance(error, PassFailed)
-    if error.items > 1:
+    if error.items > 1 or isinstance(error, (WorkerDied, WrongResultCount)):
         return RequestError(500, "model_failure", "the model failed on a batch with this request")
     place = "" if error.index is None else f"texts[{error.index}]: "
     return RequestError(500, "model_failure", f"{place}the model failed on this text")

@@ -16,6 +16,8 @@ log = structlog.stdlib.get_logger("supportbot.access")
 
 # Request line and headers together; as much as common proxies allow.
 MAX_HEAD_BYTES = 64 * 1024
+# How long a client that was refused may go on sending before its connection is closed.
+LINGER_SECONDS = 1.0
 END_OF_HEAD = b"\r\n\r\n"
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
@@ -43,12 +45,15 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._held = b""
         self._head_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[arg-type]
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._forget_head_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -141,4 +146,6 @@ class Protocol(HttpToolsProtocol):
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close", HEADER: request_id}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + body)
-        self.transport.close()
+        # What the client is still sending is read and thrown away for a moment, or it would meet a reset in place of the answer.
+        self.transport.write_eof()
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)

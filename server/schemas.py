@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 
 import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from starlette.datastructures import Headers
 
 from batching import Priority
 from models.types import Prediction
@@ -53,7 +54,7 @@ class ClassifyRequest:
     priority: Priority = Priority.INTERACTIVE
 
 
-def parse_classify(content: bytes, max_texts: int, headers: Mapping[str, str]) -> ClassifyRequest:
+def parse_classify(content: bytes, max_texts: int, headers: Headers) -> ClassifyRequest:
     """Parse a request body, and the headers that may say the same. Raises `RequestError` with the status and code that fit."""
     try:
         raw: object = orjson.loads(content)
@@ -78,26 +79,33 @@ def parse_classify(content: bytes, max_texts: int, headers: Mapping[str, str]) -
         if not text.strip():
             raise blank_text(index, single=single)
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
-    timeout_ms = _timeout_header(headers) if body.timeout_ms is None else body.timeout_ms
+    timeout = timeout_header(headers) if body.timeout_ms is None else body.timeout_ms / 1000
     priority = _priority_header(headers) if body.priority is None else Priority(body.priority)
-    return ClassifyRequest(texts, single, body.scores, None if timeout_ms is None else timeout_ms / 1000, priority)
+    return ClassifyRequest(texts, single, body.scores, timeout, priority)
 
 
-def _timeout_header(headers: Mapping[str, str]) -> float | None:
-    value = headers.get(TIMEOUT_HEADER)
+def timeout_header(headers: Headers) -> float | None:
+    """The timeout in seconds that the head asks for; None if it does not. Raises `RequestError`."""
+    value = _single(headers, TIMEOUT_HEADER)
     if value is None:
         return None
-    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value) or not float(value):
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,6})?", value) or not float(value):
         raise RequestError(422, "invalid_field", f"{TIMEOUT_HEADER}: must be a number of milliseconds over 0")
-    return float(value)
+    return float(value) / 1000
 
 
-def _priority_header(headers: Mapping[str, str]) -> Priority:
-    value = headers.get(PRIORITY_HEADER, Priority.INTERACTIVE)
+def _priority_header(headers: Headers) -> Priority:
     try:
-        return Priority(value.lower())
+        return Priority(_single(headers, PRIORITY_HEADER) or Priority.INTERACTIVE)
     except ValueError:
         raise RequestError(422, "invalid_field", f"{PRIORITY_HEADER}: must be interactive or bulk") from None
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    values = headers.getlist(name)
+    if len(values) > 1:
+        raise RequestError(422, "invalid_field", f"{name}: is there {len(values)} times")
+    return values[0] if values else None
 
 
 def blank_text(index: int, *, single: bool) -> RequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -13,7 +14,7 @@ from time import perf_counter
 import anyio.to_thread
 import structlog
 
-from batching import Batcher, BatcherStatistics, PassEnd, PassFailed, PassReport, Reservation
+from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.readiness import NotReady, Phase, Readiness
@@ -48,13 +49,17 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may be worked on: what the cache had for each text, the indices of the others, and places for these."""
+    """A request that may be worked on: what the cache had for each text, the indices of the others, and places for these.
+
+    `deadline` is on `perf_counter`'s clock.
+    """
 
     request: ClassifyRequest
     classifier: TextClassifier
     cached: list[CachedAnswer | None]
     missing: list[int]
     places: Reservation[Encoding, Prediction] | None
+    deadline: float
 
 
 def _counts(statistics: BatcherStatistics) -> dict[str, object]:
@@ -84,6 +89,10 @@ class Service:
         self._open_classifier = open_classifier
         self._classifier: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
+        self._threads: PassThreads | None = None
+        # Long texts are tokenized in threads, which take turns on the cores that passes need too.
+        self._tokenizing = anyio.CapacityLimiter(usable_cores())
+        self._late_in_tokenizing = 0
         self._cache: AnswerCache | None = None
 
     @property
@@ -97,7 +106,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Open everything in order, close it in the opposite order. Loading goes on in the background meanwhile."""
         async with AsyncExitStack() as stack:
-            threads = PassThreads(asyncio.get_running_loop())
+            self._threads = threads = PassThreads(asyncio.get_running_loop())
             stack.callback(threads.close)
             loading = asyncio.create_task(self._load(threads, stack), name="service.load")
             try:
@@ -131,12 +140,12 @@ class Service:
         cached = [self._cache.get(text) for text in request.texts]
         missing = [index for index, answer in enumerate(cached) if answer is None]
         if not missing:
-            yield Admitted(request, classifier, cached, missing, None)
+            yield Admitted(request, classifier, cached, missing, None, math.inf)
             return
         asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
-        timeout = min(asked, self.settings.max_timeout_ms / 1000) - (perf_counter() - arrived)
-        with self._batcher.reserve(len(missing), priority=request.priority, timeout=timeout) as places:
-            yield Admitted(request, classifier, cached, missing, places)
+        deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
+        with self._batcher.reserve(len(missing), priority=request.priority, timeout=deadline - perf_counter()) as places:
+            yield Admitted(request, classifier, cached, missing, places, deadline)
 
     async def classify(self, admitted: Admitted) -> Classification:
         """Classify an admitted request's texts, each an entry of its own in the batcher.
@@ -149,7 +158,7 @@ class Service:
         timing = Timing(0.0, 0.0, 0.0)
         if admitted.places is not None:
             started = perf_counter()
-            encodings = await _encode(admitted.classifier, request, missing)
+            encodings = await self._encode(admitted)
             tokenize = perf_counter() - started
             try:
                 outcomes = await admitted.places.submit(encodings)
@@ -166,6 +175,33 @@ class Service:
                 self._cache.put(request.texts[index], answer)
         found = [answer for answer in answers if answer is not None]
         return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], timing)
+
+    async def _encode(self, admitted: Admitted) -> list[Encoding]:
+        """Tokenize the texts to classify. Raises `RequestError` (blank text), and `DeadlineExceeded` on time."""
+        request, indices = admitted.request, admitted.missing
+        is_wanted = True
+
+        def encode() -> list[Encoding]:
+            encodings = []
+            for index in indices:
+                if not is_wanted:
+                    break
+                try:
+                    encodings.append(admitted.classifier.encode(request.texts[index]))
+                except BlankTextError as error:
+                    raise blank_text(index, single=request.single) from error
+            return encodings
+
+        if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
+            return encode()
+        try:
+            async with asyncio.timeout(admitted.deadline - perf_counter()):
+                return await anyio.to_thread.run_sync(encode, limiter=self._tokenizing, abandon_on_cancel=True)
+        except TimeoutError as error:
+            self._late_in_tokenizing += len(indices)
+            raise DeadlineExceeded from error
+        finally:
+            is_wanted = False
 
     async def drain(self) -> None:
         """Refuse new requests, finish the accepted ones, and linger a little: late clients meet a 503, not a reset.
@@ -184,8 +220,17 @@ class Service:
                 log.error("not all accepted requests were finished")
             if self._batcher is not None:
                 self.is_hanging |= self._batcher.hung_passes > 0
-                log.info("drained", **_counts(self._batcher.statistics()))
+                log.info("drained", **_counts(self._batcher.statistics()), **self.counters())
         await linger
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start of what is not the batcher's: texts in the cache or not, threads that died, late texts."""
+        return {
+            "cache_hits": self._cache.hits if self._cache else 0,
+            "cache_misses": self._cache.misses if self._cache else 0,
+            "threads_died": self._threads.died if self._threads else 0,
+            "late_in_tokenizing": self._late_in_tokenizing,
+        }
 
     def statistics(self) -> BatcherStatistics | None:
         """The batcher's snapshot; None before the model is loaded."""
@@ -232,18 +277,3 @@ def _log_pass(report: PassReport) -> None:
         log.critical("pass hangs: its callers are answered, its worker is replaced, /ready is 503 until it ends", **facts)
     elif report.end is PassEnd.RECOVERED:
         log.warning("pass that hung has ended", **facts)
-
-
-async def _encode(classifier: TextClassifier, request: ClassifyRequest, indices: Sequence[int]) -> list[Encoding]:
-    def encode() -> list[Encoding]:
-        encodings = []
-        for index in indices:
-            try:
-                encodings.append(classifier.encode(request.texts[index]))
-            except BlankTextError as error:
-                raise blank_text(index, single=request.single) from error
-        return encodings
-
-    if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
-        return encode()
-    return await anyio.to_thread.run_sync(encode)

@@ -47,10 +47,16 @@ class _Thread(threading.Thread):
                 self._wake.acquire()
                 if self.work is None:
                     return
+                result: object = None
+                error: Exception | None = None
                 try:
-                    result, error = self.work(), None
+                    result = self.work()
+                except StopIteration as failure:
+                    # A future refuses it, and nobody would ever hear of it.
+                    error = RuntimeError("raised StopIteration")
+                    error.__cause__ = failure
                 except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits
-                    result, error = None, failure
+                    error = failure
                 if not self._on_end(self, result, error):
                     return
         except BaseException as death:  # noqa: BLE001 - it ends this thread, and is not lost

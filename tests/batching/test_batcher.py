@@ -8,16 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
+import time
 from typing import NoReturn
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batching import (
     Batcher,
     BatcherClosed,
+    BatchingError,
     BatchPolicy,
+    DeadlineExceeded,
     FlushReason,
     Outcome,
     PassFailed,
@@ -783,13 +788,15 @@ def test_14_a_drain_is_not_left_waiting_by_a_close_that_was_cancelled() -> None:
     run_virtual(main())
 
 
-def test_an_item_that_was_answered_or_abandoned_leaves_nothing_to_the_garbage_collector() -> None:
+def test_an_item_that_has_its_outcome_leaves_nothing_to_the_garbage_collector() -> None:
     async def main() -> None:
         async with Batcher(Model(), key=lambda item: item) as batcher:
-            tasks = start(batcher, 1, 2, 2, timeout=5.0)
+            tasks = start(batcher, 1, 2, 2, -3, timeout=5.0)
+            tasks += start(batcher, 4, timeout=0.005)
             await asyncio.sleep(0)
             tasks[0].cancel()
-            await ends(tasks)
+            await asyncio.wait(tasks)
+            assert [type(task.exception()) for task in tasks[1:]] == [type(None), type(None), PassFailed, DeadlineExceeded]
 
     gc.collect()
     gc.disable()
@@ -797,8 +804,42 @@ def test_an_item_that_was_answered_or_abandoned_leaves_nothing_to_the_garbage_co
         run_virtual(main())
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        assert [found for found in gc.garbage if isinstance(found, (Entry, Caller, Outcome))] == []
+        assert [found for found in gc.garbage if isinstance(found, (Entry, Caller, Outcome, BatchingError))] == []
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+def test_13_the_peak_is_the_most_places_that_were_ever_taken_at_once() -> None:
+    async def main() -> None:
+        async with Batcher(Model()) as batcher:
+            await ends(start(batcher, 1, 2, 3))
+            await ends(start(batcher, 4))
+            assert batcher.statistics().peak_queued == 3
+
+    run_virtual(main())
+
+
+def test_a_window_causes_one_wake_up_also_where_timers_are_a_little_early() -> None:
+    """In real time: the loop of the server counts whole milliseconds, and rounds to them."""
+    dispatches = 0
+
+    class Counted(Batcher[int, int]):
+        def _dispatch(self, not_before: float = -math.inf) -> None:
+            nonlocal dispatches
+            dispatches += 1
+            super()._dispatch(not_before)
+
+    async def double(items: list[int]) -> list[int]:
+        return [2 * item for item in items]
+
+    async def main() -> None:
+        policy = BatchPolicy(idle_flush=False, window=0.0105)
+        async with Counted(double, policy, clock=time.perf_counter) as batcher:
+            for item in range(20):
+                assert (await batcher.submit(item)).result == 2 * item
+
+    uvloop.run(main())
+    # Each item: one when it came, one when its window ended, two when its pass did; and a last one for the end.
+    assert dispatches <= 20 * 4 + 1

@@ -96,7 +96,7 @@ def test_15_the_deadline_is_counted_from_the_reservation() -> None:
                 with pytest.raises(DeadlineExceeded):
                     await places.submit([2])
             seen = batcher.statistics()
-            assert (seen.accepted, seen.expired, seen.unmeetable, seen.reserved) == (1, 1, 1, 0)
+            assert (seen.accepted, seen.expired, seen.late, seen.reserved) == (1, 1, 1, 0)
 
     run_virtual(main())
 
@@ -112,7 +112,7 @@ def test_15_no_time_at_all_is_refused_at_the_door(timeout: float) -> None:
             with pytest.raises(DeadlineExceeded):
                 batcher.reserve(3, timeout=timeout)
             seen = batcher.statistics()
-            assert (seen.accepted, seen.expired, seen.unmeetable, seen.reserved) == (0, 0, 4, 0)
+            assert (seen.accepted, seen.expired, seen.late, seen.unmeetable, seen.reserved) == (0, 0, 4, 0, 0)
         assert model.batches == []
 
     run_virtual(main())
@@ -199,12 +199,15 @@ def test_by_a_sound_measurement_the_impossible_is_refused_and_the_possible_is_no
     async def main() -> None:
         async with Batcher(Model(per_unit=0.001), ROOMY, cost=abs) as batcher:
             await measured(batcher, 1, 100)
+            running = start(batcher, 90)  # 100 ms
+            await asyncio.sleep(0.050)
             began = now()
-            with pytest.raises(DeadlineUnmeetable, match=r"expected to take 0\.110 s") as refused:
-                await batcher.submit(100, timeout=0.050)
+            with pytest.raises(DeadlineUnmeetable, match=r"expected to take 0\.160 s") as refused:
+                await batcher.submit(100, timeout=0.100)
             assert now() == began
-            assert refused.value.expected == pytest.approx(0.110)
-            assert (await batcher.submit(100, timeout=0.111)).result == 200
+            assert refused.value.expected == pytest.approx(0.160)
+            assert (await batcher.submit(100, timeout=0.161)).result == 200
+            assert await ends(running) == [180]
             assert (await batcher.submit(30, timeout=0.050)).result == 60
             seen = batcher.statistics()
             assert (seen.unmeetable, seen.expired, seen.reserved) == (1, 0, 0)
@@ -216,9 +219,29 @@ def test_the_measurement_is_given_the_benefit_of_doubt() -> None:
     async def main() -> None:
         async with Batcher(Model(per_unit=0.001), ROOMY, cost=abs) as batcher:
             await measured(batcher, 1, 100)
-            assert await ends(start(batcher, 100, timeout=0.8 * 0.110 - 0.001)) == [DeadlineUnmeetable]
-            assert await ends(start(batcher, 100, timeout=0.8 * 0.110 + 0.001)) == [DeadlineExceeded]
+            running = start(batcher, 90)  # 100 ms
+            await asyncio.sleep(0.050)
+            assert await ends(start(batcher, 100, timeout=0.8 * 0.160 - 0.001)) == [DeadlineUnmeetable]
+            assert await ends(start(batcher, 100, timeout=0.8 * 0.160 + 0.001)) == [DeadlineExceeded]
             assert batcher.statistics().unmeetable == 1
+            assert await ends(running) == [180]
+
+
+def test_an_idle_batcher_refuses_nothing_and_so_notices_when_the_pace_has_become_another() -> None:
+    async def main() -> None:
+        model = Model(per_unit=0.01)
+        async with Batcher(model, ROOMY, cost=abs) as batcher:
+            await measured(batcher, 1, 100)
+            model.seconds, model.per_unit = 0.001, 0.0
+            # By the measurement so far, each of these would take half a second.
+            assert [(await batcher.submit(50, timeout=0.050)).result for _ in range(100)] == [100] * 100
+            running = start(batcher, 50)
+            await asyncio.sleep(0.0005)
+            assert await ends(start(batcher, 50, timeout=0.050)) == [100]
+            assert batcher.statistics().unmeetable == 0
+            assert await ends(running) == [100]
+
+    run_virtual(main())
 
     run_virtual(main())
 
@@ -261,11 +284,14 @@ def test_13_a_call_that_cannot_meet_its_deadline_is_refused_whole() -> None:
     async def main() -> None:
         async with Batcher(Model(per_unit=0.001), ROOMY, cost=abs) as batcher:
             await measured(batcher, 1, 100)
+            running = start(batcher, 1)
+            await asyncio.sleep(0.001)
             accepted = batcher.statistics().accepted
             with batcher.reserve(3, timeout=0.150) as places, pytest.raises(DeadlineUnmeetable):
                 await places.submit([100, 100, 100])
             seen = batcher.statistics()
             assert (seen.accepted, seen.unmeetable, seen.reserved, seen.queued) == (accepted, 3, 0, 0)
+            assert await ends(running) == [2]
 
     run_virtual(main())
 

@@ -601,30 +601,3 @@ def test_nothing_is_ahead_of_a_class_that_has_nothing_queued(priority: Priority)
     queue = filled(BatchPolicy(), *[Item(9, other) for other in Priority if other is not priority])
     assert queue.cost_ahead(priority) == 0
     assert BatchQueue[Item](BatchPolicy()).cost_ahead(priority) == 0
-
-
-def test_2_an_entry_from_another_class_takes_the_place_of_its_age() -> None:
-    first, second, third = Item(queued_at=1.0), Item(queued_at=2.0), Item(queued_at=3.0)
-    queue = filled(BatchPolicy(), first, third)
-    queue.push(second)
-    assert list(queue) == [first, second, third]
-    assert second in queue
-    assert queue.cost(Priority.INTERACTIVE) == 3
-
-
-def test_6_an_entry_from_another_class_has_been_passed_over_as_often_as_the_next_younger() -> None:
-    near = Item(queued_at=1.0, cost=1), Item(queued_at=5.0, cost=1)
-    far = Item(queued_at=1.2, cost=50), Item(queued_at=2.0, cost=52)
-    queue = filled(BatchPolicy(max_items=2, look_ahead=8, max_passed_over=1), near[0], *far, near[1])
-    first = queue.take(now=6.0)
-    assert first is not None
-    assert first.entries == near
-    older, late = Item(queued_at=1.5, cost=90), Item(queued_at=6.0, cost=50)
-    queue.push(late)
-    queue.push(older)
-    second, third = queue.take(now=6.0), queue.take(now=6.0)
-    assert second is not None
-    assert third is not None
-    # Had it come as a newcomer, `late`, which is nearest, would have left before the second of the far ones once too often.
-    assert second.entries == (far[0], older)
-    assert third.entries == (far[1], late)

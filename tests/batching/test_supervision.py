@@ -25,7 +25,7 @@ from batching import (
     WorkerDied,
 )
 from tests.batching.fakes import Model, Process, adds_up, ends, now, start
-from tests.batching.virtual_time import run_virtual
+from tests.batching.virtual_time import run_virtual, virtual_loop
 
 ONE = BatchPolicy(max_items=1, pass_timeout=1.0)
 TWO = BatchPolicy(max_items=1, pass_timeout=1.0, workers=2)
@@ -150,21 +150,66 @@ def test_the_bound_is_for_each_pass_of_a_bisection() -> None:
     run_virtual(main())
 
 
-def test_9_a_bisection_that_hangs_answers_all_that_it_still_held() -> None:
+def test_16_when_a_half_hangs_the_other_goes_on_in_its_place() -> None:
     async def main() -> None:
         model = Model()
         async with Batcher(model, BatchPolicy(pass_timeout=1.0), key=abs) as batcher:
             tasks = start(batcher, 1, 2, 3, -4, 5, 6, 7, 8)
             await asyncio.sleep(0.025)  # 1 to 4 failed again, 1 and 2 are in their pass
             model.stuck = frozenset([3])
-            assert await ends(tasks) == [2, 4] + [PassTimedOut] * 6
-            assert now() == pytest.approx(1.030)
+            assert await ends(tasks) == [2, 4, PassTimedOut, PassTimedOut, 10, 12, 14, 16]
+            assert now() == pytest.approx(1.040)
             assert batcher._register._by_key == {}
-            assert (await batcher.submit(8)).result == 16
+            assert batcher.statistics().bisected == 1
             model.free()
             await asyncio.sleep(0.1)
             assert adds_up(batcher)
-        assert model.batches[3:] == [[3, -4], [8]]
+        assert model.batches[3:] == [[3, -4], [5, 6, 7, 8]]
+
+    run_virtual(main())
+
+
+def test_16_when_a_half_hangs_and_no_worker_is_left_the_other_is_told() -> None:
+    async def main() -> None:
+        model = Model(stuck=[7])
+        async with Batcher(model, BatchPolicy(pass_timeout=1.0), key=abs) as batcher:
+            hanging = start(batcher, 7)
+            assert await ends(hanging) == [PassTimedOut]
+            tasks = start(batcher, -1, 2)
+            await asyncio.sleep(0.015)
+            model.stuck = frozenset([7, -1])
+            assert await ends(tasks) == [PassTimedOut, PassTimedOut]
+            assert batcher.is_stalled
+            model.free()
+            await asyncio.sleep(0.1)
+            assert await ends(start(batcher, 5)) == [10]
+            assert adds_up(batcher)
+
+    run_virtual(main())
+
+
+def test_16_when_the_worker_of_a_half_dies_the_other_goes_on() -> None:
+    async def main() -> None:
+        model = Model()
+        async with Batcher(model) as batcher:
+            tasks = start(batcher, 1, -2, 3, 4)
+            await asyncio.sleep(0.015)  # the first half is in its pass
+            pass_task().cancel()
+            assert await ends(tasks) == [WorkerDied, WorkerDied, 6, 8]
+            assert (batcher.statistics().deaths, batcher.statistics().running_passes) == (1, 0)
+            assert adds_up(batcher)
+
+    run_virtual(main())
+
+
+def test_a_result_that_is_there_when_the_loop_was_late_is_no_hang() -> None:
+    async def main() -> None:
+        async with Batcher(Model(seconds=0.050), BatchPolicy(pass_timeout=0.2)) as batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.010)
+            virtual_loop().block(0.400)
+            assert await ends(tasks) == [2]
+            assert batcher.statistics().hangs == 0
 
     run_virtual(main())
 

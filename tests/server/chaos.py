@@ -268,7 +268,7 @@ class Plan:
 
     def _bulk(self) -> dict[str, Any]:
         """How a client says that its request is not urgent."""
-        where: dict[str, Any] = self._random.choice(({"headers": ("x-priority: Bulk",)}, {"more": {"priority": "bulk"}}))
+        where: dict[str, Any] = self._random.choice(({"headers": ("x-priority: bulk",)}, {"more": {"priority": "bulk"}}))
         return {"priority": "bulk", **where}
 
     def _texts(

@@ -59,6 +59,7 @@ async def test_a_text_that_comes_again_is_answered_without_a_pass(settings: Sett
         assert {**again.json(), "latency_ms": 0} == {**first, "latency_ms": 0}
         assert "inference;dur=0.000" in again.headers["server-timing"]
         assert await passed(app) == 1
+        assert (app.service.counters()["cache_hits"], app.service.counters()["cache_misses"]) == (1, 1)
         mixed = await app.client.post("/classify", json={"texts": ["crash", "payment " * 300, "hello"]})
         assert mixed.json()["predictions"] == ["technical", "billing", "general"]
         assert mixed.json()["truncated"] == [False, True, False]

@@ -110,4 +110,4 @@ async def test_a_thread_that_dies_in_a_pass_is_logged_and_replaced(settings: Set
             assert error_of(response) == (500, "model_failure", "texts[0]: the model failed on this text")
             assert (await app.client.post("/classify", json={"text": "payment"})).json()["prediction"] == "billing"
             assert (await app.client.get("/ready")).status_code == 200
-        assert sum(line["event"] == "thread died" for line in logs) == 2
+        assert sum(line["event"] == "thread died" for line in logs) == app.service.counters()["threads_died"] == 2

@@ -48,6 +48,14 @@ async def test_an_exception_reaches_who_waits_and_the_thread_lives_on() -> None:
     threads.close()
 
 
+async def test_an_exception_that_a_future_refuses_reaches_who_waits_too() -> None:
+    threads = PassThreads(asyncio.get_running_loop())
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await threads.run(lambda: next(iter(())))
+    assert await threads.run(lambda: 7) == 7
+    threads.close()
+
+
 async def test_a_thread_that_dies_in_its_work_is_replaced() -> None:
     threads = PassThreads(asyncio.get_running_loop())
     before = await threads.run(threading.current_thread)
