@@ -3,8 +3,8 @@
 - lone: one request at a time on an idle server; the time in its queue by Server-Timing, p50 and p99.
 - capacity: 32 clients, each sending as soon as it is answered; texts a second.
 - overload: requests at random moments, three times the capacity, from as many connections as are needed; what became of them.
-  The bound of an accepted request's time follows from the queue's: all its places, what is in passes, and the batches that may pass
-  a text over, at the pace measured.
+  The queue's bound says how many texts may be answered before one that was accepted: all its places, what is in passes, and the
+  batches that may pass it over. In seconds, it depends on the pace meanwhile.
   The true drain time at a refusal is how long it took until all who were accepted before it had their answers.
 
 Client and server share the machine. The client counts the time of a refusal from handing the request to the socket to reading the
@@ -20,6 +20,7 @@ import random
 import re
 import sys
 import tempfile
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,6 +190,7 @@ def main(seconds: float) -> None:
         lines = [json.loads(line) for line in log]
     (drained,) = (line for line in lines if line["event"] == "drained")
     report(answers, drained["items_passed"] / drained["passes"])
+    say(f"padding: {drained['padded_cells'] / drained['cells']:.2f} cells if padded over real ones, start and capacity included")
     refusals = [line["ms"] for line in lines if line["event"] == "request" and line["status"] == REFUSED]
     say(f"refusals by the server's clock: {spread(refusals)}")
 
@@ -203,13 +205,15 @@ def report(answers: Sequence[Answer], batch: float) -> None:
     say(f"overload: {len(answers) / (end - begin):.0f} requests/s for {end - begin:.0f} s, answers by status {dict(statuses)}")
     # Before a text leave at most all places, those in passes, and the batches that may pass it over; then its own pass.
     policy = Settings().batch_policy(usable_cores())
-    bound = (policy.max_queued + (2 * policy.workers + policy.max_passed_over) * batch) / pace
+    bound = policy.max_queued + (2 * policy.workers + policy.max_passed_over) * batch
+    moments = sorted(answer.answered for answer in accepted)
+    before = [bisect(moments, answer.answered) - bisect(moments, answer.sent) for answer in accepted]
+    say(f"accepted: texts answered before one, p99 {percentile(before, 0.99):.0f}, most {max(before)}; bound {bound:.0f}")
     latencies = [answer.answered - answer.sent for answer in accepted]
     p50, p99 = (percentile(latencies, share) for share in (0.5, 0.99))
     inside = percentile([answer.total_ms / 1000 for answer in accepted], 0.99)
-    say(
-        f"accepted: {pace:.0f} texts/s, p50 {p50:.2f} s, p99 {p99:.2f} s, by the server's clock {inside:.2f} s; bound {bound:.2f} s"
-    )
+    say(f"accepted: {pace:.0f} texts/s, p50 {p50:.2f} s, p99 {p99:.2f} s, by the server's clock {inside:.2f} s")
+    say(f"the bound in time: {bound / pace:.2f} s at the mean pace, {bound / slowest(moments):.2f} s at that of the slowest 3 s")
     say(f"refusals by the client's clock: {spread(refused)}")
     drains = drain_times(answers)
     ratios = [retry_after / true for true, retry_after in drains if true > 0]
@@ -217,6 +221,12 @@ def report(answers: Sequence[Answer], batch: float) -> None:
     p5, p50, p95 = (percentile(ratios, share) for share in (0.05, 0.5, 0.95))
     say(f"true drain time at a refusal: p50 {percentile([true for true, _ in drains], 0.5):.2f} s")
     say(f"Retry-After over it: p5 {p5:.2f}, p50 {p50:.2f}, p95 {p95:.2f}; within 30 %: {near:.1%}")
+
+
+def slowest(moments: Sequence[float], seconds: float = 3.0) -> float:
+    """Answers a second in the slowest stretch of so many seconds; `moments` are in order."""
+    whole = [moment for moment in moments if moment + seconds <= moments[-1]]
+    return min(bisect(moments, moment + seconds) - index for index, moment in enumerate(whole)) / seconds
 
 
 def spread(milliseconds: Sequence[float]) -> str:
