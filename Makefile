@@ -49,7 +49,9 @@ lint: setup-dev ## format, lint, types, architecture
 test: lint ## lint and all quick tests
 	$(BIN)/python -m pytest -m "not build"
 
-test-properties: setup-dev ## the batcher and its queue under long random sequences of events; STEPS for each, 100,000 by default
+test-properties: setup-dev ## the batcher: every branch covered, and long random sequences of events; STEPS of each, 100,000 by default
+	$(BIN)/python -m coverage run --source batching -m pytest tests/batching
+	$(BIN)/python -m coverage report --show-missing --fail-under 100
 	PROPERTY_STEPS=$(or $(STEPS),100000) $(BIN)/python -m pytest tests/batching/test_queue_machine.py tests/batching/test_batcher_machine.py
 
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real

@@ -203,8 +203,10 @@ class Workers(Generic[T, R]):
         self.padded_cells += len(costs) * max(costs) ** 2
 
     def _suspect(self, run: _Run[T, R]) -> None:
-        # If the loop itself was late, the result may be here already: it goes first.
-        run.watch = asyncio.get_running_loop().call_soon(self._give_up, run)
+        # If the loop itself was late, the result may be here already, and what stopped the loop may have stopped the pass as well.
+        timeout = self._policy.pass_timeout
+        late = self._clock() - run.started - timeout
+        run.watch = asyncio.get_running_loop().call_later(min(max(0.0, late), timeout), self._give_up, run)
 
     def _give_up(self, run: _Run[T, R]) -> None:
         """The pass hangs. Its callers are answered, and its worker is replaced as long as there are replacements."""

@@ -202,9 +202,10 @@ def test_16_when_the_worker_of_a_half_dies_the_other_goes_on() -> None:
     run_virtual(main())
 
 
-def test_a_result_that_is_there_when_the_loop_was_late_is_no_hang() -> None:
+@pytest.mark.parametrize("seconds", [0.050, 0.450])
+def test_a_pass_that_is_slow_because_all_was_stopped_for_a_while_is_no_hang(seconds: float) -> None:
     async def main() -> None:
-        async with Batcher(Model(seconds=0.050), BatchPolicy(pass_timeout=0.2)) as batcher:
+        async with Batcher(Model(seconds=seconds), BatchPolicy(pass_timeout=0.2)) as batcher:
             tasks = start(batcher, 1)
             await asyncio.sleep(0.010)
             virtual_loop().block(0.400)
