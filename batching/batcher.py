@@ -303,11 +303,11 @@ class Batcher(Generic[T, R]):
         if left <= 0:
             self._late += places
             raise DeadlineExceeded
-        # An idle batcher refuses nothing: it costs nobody a place, and if all were refused, no pass would ever show that the pace
-        # has become another.
-        if (self._workers.has_free() and not self._queue) or not self._workers.pace.is_sound:
+        # With a free worker nothing is refused: it costs nobody a place, and if all were refused, no pass would ever show that the
+        # pace has become another.
+        if self._workers.has_free() or not self._workers.pace.is_sound:
             return
-        start = 0.0 if self._workers.has_free() else min(self._workers.remaining_times(), default=0.0)
+        start = min(self._workers.remaining_times(), default=0.0)
         work = self._drain_time(self._queue.cost_ahead(priority), costs)
         expected = start + max(work, self._workers.pace.line.seconds(max(costs, default=1)))
         if left < expected * BENEFIT_OF_DOUBT:

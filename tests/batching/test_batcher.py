@@ -23,6 +23,7 @@ from batching import (
     BatchingError,
     BatchPolicy,
     DeadlineExceeded,
+    DropReason,
     FlushReason,
     Outcome,
     PassFailed,
@@ -138,6 +139,7 @@ def test_11_a_caller_that_leaves_the_queue_is_dropped_before_compute() -> None:
     assert model.batches == [[0], [1, 3]]
     statistics = batcher.statistics()
     assert (statistics.abandoned, statistics.answered, statistics.accepted) == (1, 3, 4)
+    assert statistics.drops == {DropReason.ABANDONED: 1, DropReason.EXPIRED: 0}
 
 
 def test_11_a_caller_that_leaves_a_running_pass_does_not_harm_its_batch_mates() -> None:

@@ -10,7 +10,7 @@ import math
 
 import pytest
 
-from batching import Batcher, BatchPolicy, DeadlineExceeded, DeadlineUnmeetable, Priority
+from batching import Batcher, BatchPolicy, DeadlineExceeded, DeadlineUnmeetable, DropReason, Priority
 from tests.batching.fakes import Model, adds_up, ends, now, start
 from tests.batching.virtual_time import run_virtual, virtual_loop
 
@@ -37,6 +37,7 @@ def test_15_a_queued_item_gets_its_error_at_the_deadline_and_costs_no_pass() -> 
             assert await ends([*tasks, *start(batcher, 3)]) == [2, 6]
             seen = batcher.statistics()
             assert (seen.expired, seen.dropped, seen.unmeetable, seen.failed) == (1, 1, 0, 0)
+            assert seen.drops == {DropReason.ABANDONED: 0, DropReason.EXPIRED: 1}
             assert adds_up(batcher)
         assert model.batches == [[1], [3]]
 

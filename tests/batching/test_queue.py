@@ -601,3 +601,16 @@ def test_nothing_is_ahead_of_a_class_that_has_nothing_queued(priority: Priority)
     queue = filled(BatchPolicy(), *[Item(9, other) for other in Priority if other is not priority])
     assert queue.cost_ahead(priority) == 0
     assert BatchQueue[Item](BatchPolicy()).cost_ahead(priority) == 0
+
+
+def test_7_a_class_that_had_more_than_its_share_does_not_lose_its_debt_by_being_empty() -> None:
+    queue = BatchQueue[Item](BatchPolicy(interactive_weight=1.0))
+    for cost, priority in ((100, Priority.BULK), (10, Priority.INTERACTIVE)):
+        queue.push(Item(cost=cost, priority=priority))
+        assert queue.take(now=0.0) is not None
+    bulk, interactive = Item(priority=Priority.BULK), Item(priority=Priority.INTERACTIVE)
+    queue.push(bulk)
+    queue.push(interactive)
+    batch = queue.take(now=0.0)
+    assert batch is not None
+    assert batch.entries == (interactive,)

@@ -160,11 +160,45 @@ def test_16_when_a_half_hangs_the_other_goes_on_in_its_place() -> None:
             assert await ends(tasks) == [2, 4, PassTimedOut, PassTimedOut, 10, 12, 14, 16]
             assert now() == pytest.approx(1.040)
             assert batcher._register._by_key == {}
-            assert batcher.statistics().bisected == 1
+            assert (batcher.statistics().bisected, batcher.statistics().extra_passes) == (1, 4)
             model.free()
             await asyncio.sleep(0.1)
             assert adds_up(batcher)
         assert model.batches[3:] == [[3, -4], [5, 6, 7, 8]]
+
+    run_virtual(main())
+
+
+def test_16_what_goes_on_after_a_hang_has_the_extra_passes_that_were_left() -> None:
+    async def main() -> None:
+        model = Model()
+        async with Batcher(model, BatchPolicy(pass_timeout=1.0, max_extra_passes=2)) as batcher:
+            tasks = start(batcher, 3, 4, -5, 6)
+            await asyncio.sleep(0.015)
+            model.stuck = frozenset([3])
+            assert await ends(tasks) == [PassTimedOut, PassTimedOut, PassFailed, PassFailed]
+            model.free()
+            await asyncio.sleep(0.1)
+        assert model.batches == [[3, 4, -5, 6], [3, 4], [-5, 6]]
+
+    run_virtual(main())
+
+
+def test_the_expected_wait_counts_only_with_the_workers_that_are_left() -> None:
+    async def main() -> None:
+        model = Model(seconds=0.5, stuck=[7, 8, 9])
+        policy = BatchPolicy(workers=2, pass_timeout=1.0, max_items=1)
+        async with Batcher(model, policy) as batcher:
+            await ends(start(batcher, 1))
+            assert await ends(start(batcher, 7, 8, 9)) == [PassTimedOut] * 3
+            tasks = start(batcher, 1, 2, 3)
+            await asyncio.sleep(0.1)
+            assert (batcher.hung_passes, batcher.statistics().running_passes) == (3, 1)
+            assert batcher.expected_wait() == pytest.approx(0.4 + 2 * 0.5)
+            assert await ends(tasks) == [2, 4, 6]
+            assert now() == pytest.approx(0.5 + 2 * 1.0 + 3 * 0.5)
+            model.free()
+            await asyncio.sleep(0.1)
 
     run_virtual(main())
 
