@@ -189,14 +189,14 @@ def main(seconds: float) -> None:
         log.seek(0)
         lines = [json.loads(line) for line in log]
     (drained,) = (line for line in lines if line["event"] == "drained")
-    report(answers, drained["items_passed"] / drained["passes"])
+    report(answers)
     say(f"padding: {drained['padded_cells'] / drained['cells']:.2f} cells if padded over real ones, start and capacity included")
     refusals = [line["ms"] for line in lines if line["event"] == "request" and line["status"] == REFUSED]
     say(f"refusals by the server's clock: {spread(refusals)}")
 
 
-def report(answers: Sequence[Answer], batch: float) -> None:
-    """Print what became of the requests of an overload; `batch` is how many texts a pass held."""
+def report(answers: Sequence[Answer]) -> None:
+    """Print what became of the requests of an overload."""
     begin, end = min(answer.sent for answer in answers), max(answer.sent for answer in answers)
     statuses = Counter(answer.status for answer in answers)
     accepted = [answer for answer in answers if answer.status == 200]
@@ -205,7 +205,7 @@ def report(answers: Sequence[Answer], batch: float) -> None:
     say(f"overload: {len(answers) / (end - begin):.0f} requests/s for {end - begin:.0f} s, answers by status {dict(statuses)}")
     # Before a text leave at most all places, those in passes, and the batches that may pass it over; then its own pass.
     policy = Settings().batch_policy(usable_cores())
-    bound = policy.max_queued + (2 * policy.workers + policy.max_passed_over) * batch
+    bound = policy.max_queued + (2 * policy.workers + policy.max_passed_over) * policy.max_items
     moments = sorted(answer.answered for answer in accepted)
     before = [bisect(moments, answer.answered) - bisect(moments, answer.sent) for answer in accepted]
     say(f"accepted: texts answered before one, p99 {percentile(before, 0.99):.0f}, most {max(before)}; bound {bound:.0f}")
