@@ -24,6 +24,7 @@ import numpy as np
 import uvloop
 
 from batching import Batcher, BatchPolicy, DeadlineExceeded
+from benchmarks.console import say
 from loadtest.corpus import tickets
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
@@ -170,11 +171,6 @@ def main() -> None:
     errors = np.array(uvloop.run(deadline_errors(classifier, encodings[:8]))) * 1e3
     p50, p99 = np.percentile(errors, [50, 99])
     say(f"deadlines, {len(errors)} items: p50 {p50:+.2f} ms, p99 {p99:+.2f}, from {errors.min():+.2f} to {errors.max():+.2f}")
-
-
-def say(line: str) -> None:
-    """A line of results."""
-    print(line, flush=True)  # noqa: T201 - the output of this command
 
 
 if __name__ == "__main__":

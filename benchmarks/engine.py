@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.console import say
 from loadtest.corpus import tickets
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
@@ -85,11 +86,6 @@ def resident_megabytes() -> float:
     """This process's resident set (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-def say(line: str) -> None:
-    """A line of results."""
-    print(line, flush=True)  # noqa: T201 - the output of this command
 
 
 if __name__ == "__main__":

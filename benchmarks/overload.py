@@ -28,8 +28,10 @@ from itertools import islice
 from time import perf_counter
 from typing import cast
 
+import numpy as np
 import uvloop
 
+from benchmarks.console import say
 from loadtest.corpus import tickets
 from loadtest.run import started_server
 from server.service import usable_cores
@@ -152,11 +154,6 @@ async def open_loop(port: int, rate: float, contents: Sequence[bytes], connectio
     return await asyncio.gather(*pending)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the values is (nearest rank)."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
 def drain_times(answers: Sequence[Answer]) -> list[tuple[float, int]]:
     """For each refusal: (seconds until all who were accepted before it were answered, its Retry-After)."""
     by_sending = sorted(answers, key=lambda answer: answer.sent)
@@ -178,7 +175,7 @@ def main(seconds: float) -> None:
             port = int(url.rpartition(":")[2])
             lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
             waits = [answer.queue_ms for answer in lone]
-            say(f"lone request: {percentile(waits, 0.5):.2f} ms in the queue (p50), {percentile(waits, 0.99):.2f} ms (p99)")
+            say(f"lone request: {np.percentile(waits, 50):.2f} ms in the queue (p50), {np.percentile(waits, 99):.2f} ms (p99)")
 
             answers = uvloop.run(closed_loop(port, CAPACITY_CLIENTS, requests(4000, 2)))
             rate = len(answers) / (max(answer.answered for answer in answers) - min(answer.sent for answer in answers))
@@ -208,18 +205,18 @@ def report(answers: Sequence[Answer]) -> None:
     bound = policy.max_queued + (2 * policy.workers + policy.max_passed_over) * policy.max_items
     moments = sorted(answer.answered for answer in accepted)
     before = [bisect(moments, answer.answered) - bisect(moments, answer.sent) for answer in accepted]
-    say(f"accepted: texts answered before one, p99 {percentile(before, 0.99):.0f}, most {max(before)}; bound {bound:.0f}")
+    say(f"accepted: texts answered before one, p99 {np.percentile(before, 99):.0f}, most {max(before)}; bound {bound:.0f}")
     latencies = [answer.answered - answer.sent for answer in accepted]
-    p50, p99 = (percentile(latencies, share) for share in (0.5, 0.99))
-    inside = percentile([answer.total_ms / 1000 for answer in accepted], 0.99)
+    p50, p99 = np.percentile(latencies, [50, 99])
+    inside = np.percentile([answer.total_ms / 1000 for answer in accepted], 99)
     say(f"accepted: {pace:.0f} texts/s, p50 {p50:.2f} s, p99 {p99:.2f} s, by the server's clock {inside:.2f} s")
     say(f"the bound in time: {bound / pace:.2f} s at the mean pace, {bound / slowest(moments):.2f} s at that of the slowest 3 s")
     say(f"refusals by the client's clock: {spread(refused)}")
     drains = drain_times(answers)
     ratios = [retry_after / true for true, retry_after in drains if true > 0]
     near = sum(0.7 <= ratio <= 1.3 for ratio in ratios) / len(ratios)
-    p5, p50, p95 = (percentile(ratios, share) for share in (0.05, 0.5, 0.95))
-    say(f"true drain time at a refusal: p50 {percentile([true for true, _ in drains], 0.5):.2f} s")
+    p5, p50, p95 = np.percentile(ratios, [5, 50, 95])
+    say(f"true drain time at a refusal: p50 {np.median([true for true, _ in drains]):.2f} s")
     say(f"Retry-After over it: p5 {p5:.2f}, p50 {p50:.2f}, p95 {p95:.2f}; within 30 %: {near:.1%}")
 
 
@@ -231,14 +228,9 @@ def slowest(moments: Sequence[float], seconds: float = 3.0) -> float:
 
 def spread(milliseconds: Sequence[float]) -> str:
     """Percentiles, the maximum, and how many took 5 ms or more."""
-    p50, p99, p999 = (percentile(milliseconds, share) for share in (0.5, 0.99, 0.999))
+    p50, p99, p999 = np.percentile(milliseconds, [50, 99, 99.9])
     slow = sum(value >= 5 for value in milliseconds) / len(milliseconds)
     return f"p50 {p50:.2f} ms, p99 {p99:.2f}, p99.9 {p999:.2f}, max {max(milliseconds):.2f}; {slow:.2%} took 5 ms or more"
-
-
-def say(line: str) -> None:
-    """A line of results."""
-    print(line, flush=True)  # noqa: T201 - the output of this command
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from batching.policy import BatchPolicy, Priority
 from batching.queue import BatchQueue
+from benchmarks.console import say
 from loadtest.corpus import tickets
 from models import passes
 from models.build.tune import ticket_lengths
@@ -442,11 +443,6 @@ def _save(figure: Figure, path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     imsave(path, np.asarray(canvas.buffer_rgba())[..., :3] // 17 * 17, pil_kwargs={"optimize": True})
-
-
-def say(line: str) -> None:
-    """A line of results."""
-    print(line, flush=True)  # noqa: T201 - the output of this command
 
 
 def main() -> None:
