@@ -18,6 +18,7 @@ WINDOW: Final = 96
 FEWEST: Final = 24
 # The dear third must cost this many times the cheap third; with less, noise in the seconds decides the slope.
 SPREAD: Final = 2.0
+# A new fit is due when one in so many passes is new.
 REFIT: Final = 12
 # Of refining the slope on what is left of the seconds; more change little.
 ROUNDS: Final = 3

@@ -149,7 +149,8 @@ class Workers(Generic[T, R]):
                 self.pace.observe(run.cost(), ended - run.started)
                 if not run.groups:
                     # Before these callers go on, who have much to do: the next batch begins.
-                    self._free(run)
+                    self._release(run)
+                    self._on_free()
                 self._register.answer(entries, results, run.started, ended)
                 self._report(run, PassEnd.DONE)
                 continue
@@ -221,9 +222,7 @@ class Workers(Generic[T, R]):
         """The present pass will give nothing. What the batch had still to pass goes on in its place, if a worker is left for it."""
         groups, run.groups = run.groups, []
         self._register.fail(run.entries, make, cause)
-        if run.has_worker:
-            run.has_worker = False
-            self.busy -= 1
+        self._release(run)
         if not groups:
             return
         if self.has_free():
@@ -231,16 +230,17 @@ class Workers(Generic[T, R]):
         else:
             self._register.fail((entry for group in groups for entry in group), make, cause)
 
-    def _free(self, run: _Run[T, R]) -> None:
+    def _release(self, run: _Run[T, R]) -> None:
         if run.has_worker:
             run.has_worker = False
             self.busy -= 1
-        self._on_free()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """The task of a batch has ended, as foreseen or not; nobody who was in it is left waiting."""
         run = self._runs.pop(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None and not run.has_worker and not run.is_given_up:
+            return  # its worker went on to the next batch before its last callers were answered
         if run.is_given_up:
             self.hung -= 1
         if error is not None and not self._is_closed:
@@ -249,7 +249,8 @@ class Workers(Generic[T, R]):
                 run.entries, run.groups = run.all(), []
             self._fail_run(run, lambda: WorkerDied(len(run.entries)), error)
             self._report(run, PassEnd.DIED, error)
-        self._free(run)
+        self._release(run)
+        self._on_free()
 
     def _report(self, run: _Run[T, R], end: PassEnd, error: BaseException | None = None) -> None:
         report = PassReport(end, len(run.entries), run.cost(), run.reason, self._clock() - run.started, error)
