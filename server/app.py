@@ -18,7 +18,7 @@ from server.access import RequestContext
 from server.body import read_body, unless_disconnected
 from server.errors import HANDLERS
 from server.rendering import render_json
-from server.schemas import classify_answer, parse_classify, timeout_header
+from server.schemas import classify_answer, parse_classify, parse_options
 from server.service import Service, Timing
 from server.settings import Settings
 
@@ -66,11 +66,13 @@ class Routes:
         """Classify one text or several."""
         started = perf_counter()
         settings = self._service.settings
-        timeout = timeout_header(request.headers)
+        options = parse_options(request.headers)
         patience = settings.body_timeout_ms / 1000
-        content = await read_body(request, settings.max_body_bytes, patience, math.inf if timeout is None else timeout)
+        content = await read_body(
+            request, settings.max_body_bytes, patience, math.inf if options.timeout is None else options.timeout
+        )
         classifier = self._service.classifier
-        wanted = parse_classify(content, settings.max_texts_per_request, request.headers)
+        wanted = parse_classify(content, settings.max_texts_per_request, options)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
         with self._service.admitted(wanted, started) as admitted:
             answer = await unless_disconnected(request, self._service.classify(admitted))

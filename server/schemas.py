@@ -54,8 +54,21 @@ class ClassifyRequest:
     priority: Priority = Priority.INTERACTIVE
 
 
-def parse_classify(content: bytes, max_texts: int, headers: Headers) -> ClassifyRequest:
-    """Parse a request body, and the headers that may say the same. Raises `RequestError` with the status and code that fit."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What headers may ask for: a timeout in seconds, a priority; None where they do not."""
+
+    timeout: float | None = None
+    priority: Priority | None = None
+
+
+def parse_options(headers: Headers) -> Options:
+    """Parse the headers that may say what the body may say, too. Raises `RequestError`."""
+    return Options(_timeout(headers), _priority(headers))
+
+
+def parse_classify(content: bytes, max_texts: int, options: Options) -> ClassifyRequest:
+    """Parse a request body. Raises `RequestError` with the status and code that fit."""
     try:
         raw: object = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -79,13 +92,12 @@ def parse_classify(content: bytes, max_texts: int, headers: Headers) -> Classify
         if not text.strip():
             raise blank_text(index, single=single)
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
-    timeout = timeout_header(headers) if body.timeout_ms is None else body.timeout_ms / 1000
-    priority = _priority_header(headers) if body.priority is None else Priority(body.priority)
+    timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
+    priority = Priority(body.priority or options.priority or Priority.INTERACTIVE)
     return ClassifyRequest(texts, single, body.scores, timeout, priority)
 
 
-def timeout_header(headers: Headers) -> float | None:
-    """The timeout in seconds that the head asks for; None if it does not. Raises `RequestError`."""
+def _timeout(headers: Headers) -> float | None:
     value = _single(headers, TIMEOUT_HEADER)
     if value is None:
         return None
@@ -94,9 +106,10 @@ def timeout_header(headers: Headers) -> float | None:
     return float(value) / 1000
 
 
-def _priority_header(headers: Headers) -> Priority:
+def _priority(headers: Headers) -> Priority | None:
+    value = _single(headers, PRIORITY_HEADER)
     try:
-        return Priority(_single(headers, PRIORITY_HEADER) or Priority.INTERACTIVE)
+        return None if value is None else Priority(value)
     except ValueError:
         raise RequestError(422, "invalid_field", f"{PRIORITY_HEADER}: must be interactive or bulk") from None
 

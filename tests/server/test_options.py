@@ -190,9 +190,11 @@ async def test_a_timeout_that_cannot_be_met_is_refused_at_the_door(settings: Set
 
 async def test_a_timeout_that_comes_while_a_long_text_is_tokenized_is_answered_on_time(settings: SettingsMaker) -> None:
     encoding = threading.Event()
+    encoded: list[str] = []
 
     class Slow(FakeClassifier):
         def encode(self, text: str) -> Encoding:
+            encoded.append(text[:4])
             assert encoding.wait(20)
             return super().encode(text)
 
@@ -201,6 +203,8 @@ async def test_a_timeout_that_comes_while_a_long_text_is_tokenized_is_answered_o
         assert error_of(response) == (504, "deadline_exceeded")
         assert (app.service.counters()["late_in_tokenizing"], seen(app).reserved, seen(app).accepted) == (2, 0, 0)
         encoding.set()
+        await asyncio.sleep(0.1)  # time enough to go on, for a thread that would
+        assert encoded == ["word"]  # nobody wants the second text any more
         assert (await app.client.post("/classify", json={"text": "payment " * 500})).json()["prediction"] == "billing"
 
 
