@@ -2,7 +2,7 @@
 
 The cost curve is measured in one thread, with the texts' real planning into passes. Each round measures every point once, on texts
 drawn anew, so that a disturbance of the machine falls on all points alike; what counts is the median over the rounds. Batches of a
-budget are filled as the server fills them, so what a budget leaves empty because the next text is too long is in its cost.
+budget are filled in the order in which texts come, so what a budget leaves empty because the next text is too long is in its cost.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Workload:
         return cls(typical, ticket_lengths(LENGTHS, min(LONGEST, max_length)))
 
     def filled(self, budget: int) -> list[Encoding]:
-        """The next texts as they come, as many as the server's batch of so many tokens takes: one always, then those that fit.
+        """The next texts as they come, as many as a batch of so many tokens takes in their order: one always, then those that fit.
 
         The first that does not fit begins the next batch; were it drawn anew, small budgets would see fewer long texts.
         """
