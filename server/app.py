@@ -68,9 +68,7 @@ class Routes:
         settings = self._service.settings
         options = parse_options(request.headers)
         patience = settings.body_timeout_ms / 1000
-        content = await read_body(
-            request, settings.max_body_bytes, patience, math.inf if options.timeout is None else options.timeout
-        )
+        content = await read_body(request, settings.max_body_bytes, patience, options.timeout or math.inf)
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request, options)
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
