@@ -123,8 +123,8 @@ class Result(_Record):
     achieved_rate: float
     requests: int
     texts: int
-    # By what went wrong: "429", "504", "disconnected", "timeout", "wrong_label", "malformed"; what a scenario expects (an overload's
-    # 429, an impatient client's own leaving) is in `expected`, not in `errors`.
+    # By what went wrong: "429", "504", "disconnected", "timeout", "wrong_label", "malformed". What a scenario expects, such as an
+    # overload's 429 or an impatient client's own leaving, is in `expected`, not in `errors`.
     errors: dict[str, int]
     expected: dict[str, int]
     latency: Percentiles | None
