@@ -32,6 +32,7 @@ class Classifier:
         manifest = bundle.manifest
         self.manifest: Manifest = manifest
         self.labels = tuple(manifest.labels)
+        self.max_length = manifest.max_length
         self.identity = f"{manifest.name}@{manifest.version}"
         # Of the whole manifest: it has the hashes of the other files, and what else decides an answer.
         self.fingerprint = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()

@@ -22,7 +22,7 @@ class FakeClassifier:
 
     def __init__(self, on_pass: Callable[[Sequence[Encoding]], None] = _nothing, max_length: int = 256) -> None:
         self._on_pass = on_pass
-        self._max_length = max_length
+        self.max_length = max_length
 
     def encode(self, text: str) -> Encoding:
         """Tokenize one text. Raises `BlankTextError`."""
@@ -30,7 +30,7 @@ class FakeClassifier:
         if not words:
             raise BlankTextError
         ids = tuple(self._token(word) for word in words)
-        return Encoding(ids[: self._max_length], len(ids) > self._max_length)
+        return Encoding(ids[: self.max_length], len(ids) > self.max_length)
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order."""

@@ -49,6 +49,10 @@ class TextClassifier(Protocol):
     def labels(self) -> tuple[str, ...]:
         """The label names in the order of the classes."""
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an encoding."""
+
     def encode(self, text: str) -> Encoding:
         """Tokenize one text. Raises `BlankTextError`."""
 

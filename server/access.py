@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -20,10 +21,14 @@ NOT_ANSWERED = 0
 
 
 class RequestContext:
-    """Wraps an ASGI application. The log line has method, path, status and times; never the query, a header or a text."""
+    """Wraps an ASGI application. `observe` is told path, status and seconds of each request.
 
-    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
+    The log line has method, path, status and times; never the query, a header or a text.
+    """
+
+    def __init__(self, app: ASGIApp, observe: Callable[[str, int, float], None], *, access_log: bool) -> None:
         self._app = app
+        self._observe = observe
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,13 +60,15 @@ class RequestContext:
             # The answer was sent, only its story is missing. Tracebacks show code and the exception's message, not values.
             log.exception("unexpected error", request_id=request_id)
         finally:
+            seconds = perf_counter() - started
+            self._observe(scope["path"], status, seconds)
             if self._access_log:
                 log.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"][:200],
                     status=status,
-                    ms=round((perf_counter() - started) * 1000, 2),
+                    ms=round(seconds * 1000, 2),
                     request_id=request_id,
                     **scope.get("supportbot.log", {}),
                 )

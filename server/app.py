@@ -18,6 +18,7 @@ from server.access import RequestContext
 from server.body import read_body, unless_disconnected
 from server.errors import HANDLERS
 from server.rendering import render_json
+from server.request_id import request_id_of
 from server.schemas import classify_answer, parse_classify, parse_options
 from server.service import Service, Timing
 from server.settings import Settings
@@ -38,12 +39,14 @@ def create_app(settings: Settings, open_classifier: Callable[[], TextClassifier]
             Route("/classify", routes.classify, methods=["POST"]),
             Route("/health", routes.health),
             Route("/ready", routes.ready),
+            Route("/metrics", routes.metrics),
+            Route("/confidence", routes.confidence),
         ],
         exception_handlers=dict(HANDLERS),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
-    return RequestContext(app, access_log=settings.access_log), service
+    return RequestContext(app, service.metrics.observe_request, access_log=settings.access_log), service
 
 
 class Routes:
@@ -62,6 +65,17 @@ class Routes:
         self._service.check_passes()
         return render_json({"status": "ready", "model": classifier.identity})
 
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, for Prometheus; also while the server is not ready."""
+        content, content_type = self._service.metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    async def confidence(self, _: Request) -> Response:
+        """Labels and confidence since the start and over the last minute, hour and day."""
+        classifier, confidence = self._service.classifier, self._service.confidence
+        assert confidence is not None
+        return render_json(confidence.report(classifier.identity))
+
     async def classify(self, request: Request) -> Response:
         """Classify one text or several."""
         started = perf_counter()
@@ -74,6 +88,7 @@ class Routes:
         request.scope["supportbot.log"] = {"texts": len(wanted.texts)}
         with self._service.admitted(wanted, started) as admitted:
             answer = await unless_disconnected(request, self._service.classify(admitted))
+        self._service.note(wanted, answer, request_id_of(request.scope))
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
         return render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})

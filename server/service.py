@@ -17,6 +17,9 @@ import structlog
 from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
+from server.confidence import Confidence
+from server.lengths import LengthStatistics
+from server.metrics import Metrics
 from server.readiness import NotReady, Phase, Readiness
 from server.schemas import ClassifyRequest, blank_text
 from server.settings import Settings
@@ -27,6 +30,8 @@ log = structlog.stdlib.get_logger("supportbot.service")
 # Texts up to this many characters together are tokenized on the event loop, where 2,000 characters take about 0.6 ms; handing less
 # than that to a thread costs more than it saves.
 TOKENIZE_INLINE_CHARACTERS = 2_000
+# How long the end of the process waits for the disk.
+PREDICTION_LOG_CLOSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,11 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer to one request, in the order of its texts."""
+    """The answer to one request, in the order of its texts; `tokens` is None for those from the cache."""
 
     predictions: list[Prediction]
     truncated: list[bool]
+    tokens: list[int | None]
     timing: Timing
 
 
@@ -81,13 +87,20 @@ class Service:
 
     def __init__(self, settings: Settings, open_classifier: Callable[[], TextClassifier]) -> None:
         self.settings = settings
+        self.metrics = Metrics()
+        self.metrics.watch(self)
+        self.prediction_log = settings.open_prediction_log()
+        # These need the model's labels and limit.
+        self.confidence: Confidence | None = None
+        self.lengths: LengthStatistics | None = None
         self.readiness = Readiness()
         # True when a thread is still in the model although its time is up; the process must not wait for it.
         self.is_hanging = False
         self.is_drained = False
-        self._policy = settings.batch_policy(usable_cores())
+        self.policy = settings.batch_policy(usable_cores())
         self._open_classifier = open_classifier
-        self._classifier: TextClassifier | None = None
+        # None until it is loaded; `classifier` is for work, which is refused before and after.
+        self.model: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
         self._threads: PassThreads | None = None
         # Long texts are tokenized in threads, which take turns on the cores that passes need too.
@@ -99,13 +112,15 @@ class Service:
     def classifier(self) -> TextClassifier:
         """The model in service. Raises `NotReady` before there is one."""
         self.readiness.check()
-        assert self._classifier is not None
-        return self._classifier
+        assert self.model is not None
+        return self.model
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Open everything in order, close it in the opposite order. Loading goes on in the background meanwhile."""
         async with AsyncExitStack() as stack:
+            if self.prediction_log is not None:
+                stack.push_async_callback(self.prediction_log.close, PREDICTION_LOG_CLOSING_SECONDS)
             self._threads = threads = PassThreads(asyncio.get_running_loop())
             stack.callback(threads.close)
             loading = asyncio.create_task(self._load(threads, stack), name="service.load")
@@ -120,7 +135,7 @@ class Service:
     def check_passes(self) -> None:
         """Raise `NotReady` with the reason when a pass hangs. New requests are still taken as long as a worker is left."""
         if self._batcher is not None and (hung := self._batcher.hung_passes):
-            seconds = f"{self._policy.pass_timeout:g} s"
+            seconds = f"{self.policy.pass_timeout:g} s"
             what = f"{hung} passes have" if hung > 1 else "a pass has"
             raise NotReady(
                 Phase.STALLED, f"{what} not ended after {seconds}; the process must be restarted unless this ends by itself"
@@ -156,6 +171,7 @@ class Service:
         assert self._cache is not None
         request, missing, answers = admitted.request, admitted.missing, list(admitted.cached)
         timing = Timing(0.0, 0.0, 0.0)
+        tokens: list[int | None] = [None] * len(answers)
         if admitted.places is not None:
             started = perf_counter()
             encodings = await self._encode(admitted)
@@ -170,11 +186,26 @@ class Service:
                 queue=max(outcome.wait for outcome in outcomes),
                 inference=max(outcome.duration for outcome in outcomes),
             )
+            self.metrics.observe_timing(timing)
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
+                tokens[index] = len(encoding)
                 self._cache.put(request.texts[index], answer)
         found = [answer for answer in answers if answer is not None]
-        return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], timing)
+        return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], tokens, timing)
+
+    def note(self, request: ClassifyRequest, answer: Classification, request_id: str) -> None:
+        """Count an answer that is about to be sent: labels, confidences, lengths; and put it into the prediction log."""
+        assert self.confidence is not None
+        assert self.lengths is not None
+        for text, prediction, tokens, truncated in zip(
+            request.texts, answer.predictions, answer.tokens, answer.truncated, strict=True
+        ):
+            self.confidence.observe(prediction.label, prediction.confidence)
+            if tokens is not None:
+                self.lengths.observe(tokens, truncated)
+            if self.prediction_log is not None:
+                self.prediction_log.record(request_id, text, prediction, tokens, truncated=truncated)
 
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
         """Tokenize the texts to classify. Raises `RequestError` (blank text), and `DeadlineExceeded` on time."""
@@ -236,10 +267,19 @@ class Service:
         """The batcher's snapshot; None before the model is loaded."""
         return self._batcher.statistics() if self._batcher else None
 
+    def is_ready(self) -> bool:
+        """True when `GET /ready` answers 200."""
+        try:
+            self.readiness.check()
+            self.check_passes()
+        except NotReady:
+            return False
+        return True
+
     async def _load(self, threads: PassThreads, stack: AsyncExitStack) -> None:
         started = perf_counter()
         try:
-            self._classifier = classifier = await threads.run(self._open_classifier)
+            self.model = classifier = await threads.run(self._open_classifier)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a model, the reason belongs where operators look
             self.readiness.set_failed(f"{type(error).__name__}: {error}")
             log.error("model cannot be used", reason=self.readiness.reason)  # noqa: TRY400 - the reason is for operators, complete
@@ -251,18 +291,24 @@ class Service:
 
         batcher = Batcher(
             predict,
-            self._policy,
+            self.policy,
             cost=len,
             # Texts of the same tokens have the same answer.
             key=lambda encoding: encoding.ids,
-            on_pass=_log_pass,
+            on_pass=self._on_pass,
             drain_timeout=self.settings.drain_timeout_ms / 1000,
             clock=perf_counter,
         )
         self._batcher = await stack.enter_async_context(batcher)
         self._cache = AnswerCache(self.settings.answer_cache_texts, classifier.fingerprint)
+        self.confidence = Confidence(classifier.labels, self.settings.low_confidence, perf_counter)
+        self.lengths = LengthStatistics(classifier.max_length)
         self.readiness.set_ready()
-        log.info("ready", model=classifier.identity, workers=self._policy.workers, seconds=round(perf_counter() - started, 3))
+        log.info("ready", model=classifier.identity, workers=self.policy.workers, seconds=round(perf_counter() - started, 3))
+
+    def _on_pass(self, report: PassReport) -> None:
+        self.metrics.observe_pass(report)
+        _log_pass(report)
 
 
 def _log_pass(report: PassReport) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
 from models.bundle import embedded_bundle
+from server.prediction_log import PredictionLog, PredictionLogError
 
 Milliseconds = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
 
@@ -64,6 +65,19 @@ class Settings(BaseSettings):
     answer_cache_texts: Annotated[
         int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 keeps none")
     ] = 0
+    low_confidence: Annotated[float, Field(ge=0, le=1, description="answers below it count as of low confidence")] = 0.6
+    prediction_log: Annotated[
+        Path | None, Field(description="file for one JSON line a text: label, confidence, tokens, hash; none by default")
+    ] = None
+    prediction_log_max_bytes: Annotated[
+        int,
+        Field(ge=65_536, le=1 << 40, description="size at which the file is moved to `.1`, as that to `.2`, and a new one begun"),
+    ] = 100_000_000
+    prediction_log_files: Annotated[int, Field(ge=1, le=1000, description="full files that are kept beside it")] = 5
+    prediction_log_text: Annotated[bool, Field(description="the texts themselves are logged, too")] = False
+    prediction_log_secret: Annotated[
+        SecretStr, Field(description="key of the text hashes; without one, they are comparable within one run only")
+    ] = SecretStr("")
     max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="request body size; beyond it requests get 413")] = 1 << 20
     body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="time for a request's body; beyond it: 408")] = 10_000
@@ -75,6 +89,21 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe level to log")] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else json")] = "auto"
     access_log: Annotated[bool, Field(description="one log line a request, never its text")] = True
+
+    def open_prediction_log(self) -> PredictionLog | None:
+        """The prediction log, if one is wanted. Raises `SettingsError` when it cannot be written."""
+        if self.prediction_log is None:
+            return None
+        try:
+            return PredictionLog(
+                self.prediction_log,
+                max_bytes=self.prediction_log_max_bytes,
+                files=self.prediction_log_files,
+                include_text=self.prediction_log_text,
+                secret=self.prediction_log_secret.get_secret_value(),
+            )
+        except PredictionLogError as error:
+            raise SettingsError(f"PREDICTION_LOG={error}") from error
 
     def batch_policy(self, cores: int) -> BatchPolicy:
         """The batcher's limits, given the number of cores this process may use. Raises `SettingsError`."""
