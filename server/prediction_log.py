@@ -166,9 +166,12 @@ class _RotatedFile:
             return None
         return there.st_size if os.path.samestat(there, os.fstat(self._descriptor)) else None
 
+    def names(self) -> list[Path]:
+        """The file and the full ones that are kept, newest first; they need not all be there."""
+        return [self._path, *(Path(f"{self._path}.{number}") for number in range(1, self._files + 1))]
+
     def _rotate(self) -> None:
-        names = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, self._files + 1))]
-        for older, newer in pairwise(reversed(names)):
+        for older, newer in pairwise(reversed(self.names())):
             with suppress(FileNotFoundError):
                 newer.replace(older)
 
@@ -294,7 +297,7 @@ class PredictionLog:
         write: Callable[[int, memoryview], int] = os.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        file = _RotatedFile(path, max_bytes, files, write)
+        self._file = file = _RotatedFile(path, max_bytes, files, write)
         _check(path, file)
         # All mutable state of the event loop's side.
         self._batch: list[_Record] = []
@@ -327,6 +330,10 @@ class PredictionLog:
             self._batch.append(_Record(time.time(), request_id, text, prediction, tokens, truncated))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self._hand_over)
+
+    def paths(self) -> list[Path]:
+        """Where the lines are, newest first."""
+        return self._file.names()
 
     def counts(self) -> LogCounts:
         """What became of all texts so far."""

@@ -18,7 +18,7 @@ from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, Pass
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.confidence import Confidence
-from server.lengths import LengthStatistics
+from server.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.metrics import Metrics
 from server.readiness import NotReady, Phase, Readiness
 from server.schemas import ClassifyRequest, blank_text
@@ -206,6 +206,8 @@ class Service:
                 self.lengths.observe(tokens, truncated)
             if self.prediction_log is not None:
                 self.prediction_log.record(request_id, text, prediction, tokens, truncated=truncated)
+        if self.lengths.due():
+            _log_lengths("lengths", self.lengths.take_report(self.policy.max_items, self.policy.max_cost))
 
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
         """Tokenize the texts to classify. Raises `RequestError` (blank text), and `DeadlineExceeded` on time."""
@@ -252,6 +254,8 @@ class Service:
             if self._batcher is not None:
                 self.is_hanging |= self._batcher.hung_passes > 0
                 log.info("drained", **_counts(self._batcher.statistics()), **self.counters())
+            if self.lengths is not None:
+                _log_lengths("lengths", self.lengths.report(self.policy.max_items, self.policy.max_cost))
         await linger
 
     def counters(self) -> dict[str, int]:
@@ -305,10 +309,23 @@ class Service:
         self.lengths = LengthStatistics(classifier.max_length)
         self.readiness.set_ready()
         log.info("ready", model=classifier.identity, workers=self.policy.workers, seconds=round(perf_counter() - started, 3))
+        await self._log_earlier_lengths(threads, classifier.max_length)
+
+    async def _log_earlier_lengths(self, threads: PassThreads, limit: int) -> None:
+        """What the lengths in the prediction log of an earlier run advise."""
+        if self.prediction_log is None:
+            return
+        earlier = await threads.run(partial(from_prediction_log, self.prediction_log.paths(), limit))
+        _log_lengths("lengths of an earlier run", earlier.report(self.policy.max_items, self.policy.max_cost))
 
     def _on_pass(self, report: PassReport) -> None:
         self.metrics.observe_pass(report)
         _log_pass(report)
+
+
+def _log_lengths(event: str, report: LengthReport | None) -> None:
+    if report is not None and report.summary.texts:
+        log.info(event, **report.facts())
 
 
 def _log_pass(report: PassReport) -> None:
