@@ -7,7 +7,6 @@ from collections.abc import Callable
 from time import perf_counter
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batching import BatcherClosed
@@ -18,6 +17,7 @@ log = structlog.stdlib.get_logger("supportbot.access")
 
 # In the log, the status of a request that got no answer at all.
 NOT_ANSWERED = 0
+_HEADER = HEADER.lower().encode()
 
 
 class RequestContext:
@@ -44,7 +44,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
             await send(message)
 
         try:

@@ -96,5 +96,7 @@ class Routes:
 
 def _server_timing(timing: Timing, total: float) -> str:
     """The Server-Timing header (W3C), durations in milliseconds."""
-    parts = {"tokenize": timing.tokenize, "queue": timing.queue, "inference": timing.inference, "total": total}
-    return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in parts.items())
+    return (
+        f"tokenize;dur={timing.tokenize * 1000:.3f}, queue;dur={timing.queue * 1000:.3f},"
+        f" inference;dur={timing.inference * 1000:.3f}, total;dur={total * 1000:.3f}"
+    )

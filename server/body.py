@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -17,6 +17,18 @@ R = TypeVar("R")
 # this many bytes before it is refused; beyond it the connection is simply closed.
 DISCARDED_BYTES = 16 * 1024 * 1024
 
+CONNECTION = "supportbot.connection"
+
+
+class Connection(Protocol):
+    """What our HTTP protocol says about the connection that a request came on, at `CONNECTION` in its scope."""
+
+    is_lost: bool
+    on_lost: Callable[[], None] | None
+
+    def has_whole_body(self) -> bool:
+        """True when nothing of the request's body is still to come."""
+
 
 async def read_body(request: Request, limit: int, patience: float, own_timeout: float = math.inf) -> bytes:
     """The whole body.
@@ -24,26 +36,39 @@ async def read_body(request: Request, limit: int, patience: float, own_timeout: 
     Raises `RequestError`: 413 when it is longer than `limit` bytes, 408 when it is not complete after `patience` seconds, 504 when
     the request's `own_timeout` is shorter than that and over; and `ClientDisconnect` when the client left.
     """
+    connection: Connection | None = request.scope.get(CONNECTION)
+    if connection is not None and connection.has_whole_body():
+        return await _receive(request, limit)  # there is nothing to wait for
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     if size > limit + DISCARDED_BYTES:
         raise _too_large(limit)
-    chunks: list[bytes] = []
-    received = 0
     try:
         async with asyncio.timeout(min(patience, own_timeout)):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received <= limit:
-                    chunks.append(chunk)
-                elif received > limit + DISCARDED_BYTES:
-                    break
+            return await _receive(request, limit)
     except TimeoutError as error:
         if own_timeout < patience:
             message = "the request's timeout came before its body was complete"
             raise RequestError(504, "deadline_exceeded", message, {"Connection": "close"}) from error
         message = f"the body was not complete after {patience:g} s"
         raise RequestError(408, "body_timeout", message, {"Connection": "close"}) from error
+
+
+async def _receive(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    received = 0
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        received += len(chunk)
+        if received <= limit:
+            chunks.append(chunk)
+        elif received > limit + DISCARDED_BYTES:
+            break
+        more = message.get("more_body", False)
     if received > limit:
         raise _too_large(limit)
     return b"".join(chunks)
@@ -51,6 +76,35 @@ async def read_body(request: Request, limit: int, patience: float, own_timeout: 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, R]) -> R:
     """Do `work` for a client whose body has been read; when it leaves, cancel the work and raise `ClientDisconnect`."""
+    connection: Connection | None = request.scope.get(CONNECTION)
+    if connection is None:
+        return await _unless_told(request, work)
+    if connection.is_lost:
+        work.close()
+        raise ClientDisconnect
+    task = asyncio.current_task()
+    assert task is not None
+    is_gone = False
+
+    def leave() -> None:
+        nonlocal is_gone
+        is_gone = True
+        task.cancel()
+
+    connection.on_lost = leave
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        connection.on_lost = None
+
+
+async def _unless_told(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The same on a server that tells of a client's leaving by a message only; it takes two tasks, and some 30 us."""
     working = asyncio.create_task(work)
     # After the body, the next message can only be http.disconnect.
     leaving = asyncio.ensure_future(request.receive())

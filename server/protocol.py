@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
+from collections.abc import Callable
 
 import orjson
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from server.request_id import HEADER
+from server.body import CONNECTION
+from server.request_id import HEADER, new_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
@@ -34,8 +35,44 @@ def without_upgrade(data: bytes) -> bytes:
     return UPGRADE.sub(b"", data[: end + 2]) + data[end + 2 :]
 
 
+class AnswerWriter:
+    """The transport as uvicorn's cycle of one request uses it: the answer's head waits for the body, and both leave at once.
+
+    uvicorn writes them one after the other, which costs a system call more, and wakes the client for a head without its body. The
+    answer to HEAD has no body to wait for and needs the transport itself.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep if it is the head."""
+        if self._head is None and not data.startswith(b"HTTP/1.1 1"):  # `100 Continue` is awaited
+            self._head = data
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Write what was kept, and close."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """True when nothing more can be written."""
+        return self._transport.is_closing()
+
+
 class Protocol(HttpToolsProtocol):
-    """One connection. Beyond uvicorn's own, its state is where in a message it is, and the part of a head that is held back."""
+    """One connection. Beyond uvicorn's own, its state is where in a message it is, and the part of a head that is held back.
+
+    The application finds it in the scope (`server.body.Connection`). `on_lost` is called when the client leaves; it belongs to the
+    request that is worked on, of which there is one at a time.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -46,6 +83,8 @@ class Protocol(HttpToolsProtocol):
         self._held = b""
         self._head_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self.is_lost = False
+        self.on_lost: Callable[[], None] | None = None
         super().connection_made(transport)  # type: ignore[arg-type]
         self._expect_head()
 
@@ -55,6 +94,14 @@ class Protocol(HttpToolsProtocol):
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         super().connection_lost(exc)
+        self.is_lost = True
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def has_whole_body(self) -> bool:
+        """True when nothing of the body of the request that is worked on is still to come."""
+        # The latest request's, if several are pipelined; an earlier one is whole, or there would be no later one.
+        return not self.cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived. A head is held back until it is whole; what cannot be the beginning of one goes to the parser."""
@@ -85,6 +132,7 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         """The parser found the end of a request's head."""
@@ -95,6 +143,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse(400, "malformed_request", "an Upgrade header is not supported in a pipelined request")
             return
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":
+            self.cycle.transport = AnswerWriter(self.transport)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the current request's body."""
@@ -135,7 +185,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
         latest: RequestResponseCycle | None = getattr(self, "cycle", None)
         if latest is not None and not latest.response_complete and not latest.more_body:

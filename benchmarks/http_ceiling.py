@@ -1,0 +1,161 @@
+"""`python -m benchmarks.http_ceiling`: what HTTP and the service cost a request when the model costs nothing.
+
+Three servers in turn, one process each, on the same uvicorn and uvloop:
+
+- bare: a Starlette route that returns constant JSON. What Starlette can do at most.
+- plain: SupportBot with a model that answers at once, without metrics, confidence, length statistics and request ids.
+- ours: the same with all of them, as it is served.
+
+The client keeps 64 connections busy with single-text requests. It takes part of one core, the server all of another, so that the
+server is what is measured; its CPU time a request is printed beside the rate, since it does not depend on how busy the client is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import psutil
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from benchmarks.console import say
+from benchmarks.overload import closed_loop, requests
+from loadtest.run import started_server
+from models.types import Encoding, Prediction
+from server import access
+from server.app import create_app
+from server.logs import configure_logs
+from server.protocol import Protocol
+from server.serving import quiet_garbage_collector
+from server.settings import Settings
+
+KINDS: Final = ("bare", "plain", "ours")
+CONNECTIONS: Final = 64
+REQUESTS: Final = 8_000
+
+
+class InstantClassifier:
+    """Answers at once, and tokenizes as fast; no two texts have the same tokens, so nothing is coalesced."""
+
+    identity = "instant@1"
+    fingerprint = "instant"
+    labels = ("billing", "general", "technical")
+    max_length = 256
+    _answer = Prediction("billing", 0.9, (0.9, 0.05, 0.05))
+
+    def encode(self, text: str) -> Encoding:
+        """A few tokens, the last of its own."""
+        return Encoding((1, 2, 3, hash(text)), truncated=False)
+
+    def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """The same prediction for all."""
+        return [self._answer] * len(encodings)
+
+
+def bare_app() -> ASGIApp:
+    """The least that Starlette can do."""
+
+    async def classify(_: Request) -> JSONResponse:
+        return JSONResponse({"prediction": "billing", "confidence": 0.9, "latency_ms": 0.1, "model": "instant@1"})
+
+    async def ready(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ready"})
+
+    return Starlette(routes=[Route("/classify", classify, methods=["POST"]), Route("/ready", ready)])
+
+
+def our_app(settings: Settings, *, plain: bool) -> ASGIApp:
+    """SupportBot with a model that costs nothing; `plain` leaves out what watches it."""
+    app, service = create_app(settings, InstantClassifier)
+    if plain:
+        nothing = lambda *_: None  # noqa: E731
+        service.note = nothing  # type: ignore[method-assign]
+        service.metrics.observe_timing = nothing  # type: ignore[method-assign]
+        service.metrics.observe_pass = nothing  # type: ignore[method-assign]
+        assert isinstance(app, access.RequestContext)
+        return app._app
+    return app
+
+
+def serve(kind: str) -> None:
+    """Serve one of the kinds, as the settings in the environment say."""
+    # uvicorn raises the signal again when it has ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = Settings()
+    configure_logs(settings)
+    app = bare_app() if kind == "bare" else our_app(settings, plain=kind == "plain")
+    quiet_garbage_collector()
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools" if kind == "bare" else Protocol,
+        loop="uvloop",
+        ws="none",
+        log_config=None,
+        access_log=False,
+    )
+
+
+def measure(repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """For each kind: (requests a second, server CPU in us a request), once a repeat, all kinds in turn."""
+    found = defaultdict(list)
+    for repeat in range(repeats):
+        for kind in KINDS:
+            with started_server([sys.executable, "-m", "benchmarks.http_ceiling", "--serve", kind]) as url:
+                port = int(url.rpartition(":")[2])
+                process = server_on(port)
+                uvloop.run(closed_loop(port, CONNECTIONS, requests(REQUESTS // 8, 1000 + repeat)))
+                contents = requests(REQUESTS, repeat)
+                before, started = sum(process.cpu_times()[:2]), time.perf_counter()
+                answers = uvloop.run(closed_loop(port, CONNECTIONS, contents))
+                seconds = time.perf_counter() - started
+                assert all(answer.status == 200 for answer in answers)
+                found[kind].append((REQUESTS / seconds, (sum(process.cpu_times()[:2]) - before) / REQUESTS * 1e6))
+    return found
+
+
+def server_on(port: int) -> psutil.Process:
+    """Our child that listens on a port."""
+    for child in psutil.Process().children():
+        if any(connection.laddr.port == port for connection in child.net_connections("tcp")):
+            return child
+    raise AssertionError(f"nobody listens on port {port}")
+
+
+def main(repeats: int) -> None:
+    """Print all figures; ratios are medians of the ratios within each repeat."""
+    found = measure(repeats)
+    for kind in KINDS:
+        rates, costs = zip(*found[kind], strict=True)
+        say(
+            f"{kind}: {statistics.median(rates):.0f} requests/s ({min(rates):.0f} to {max(rates):.0f}),"
+            f" {statistics.median(costs):.0f} us of server CPU a request"
+        )
+    for kind, other in (("ours", "bare"), ("ours", "plain")):
+        ratios = [one[0] / of[0] for one, of in zip(found[kind], found[other], strict=True)]
+        costs = [one[1] / of[1] for one, of in zip(found[kind], found[other], strict=True)]
+        say(f"{kind} over {other}: {statistics.median(ratios):.2f} of the rate, {statistics.median(costs):.2f} times the CPU")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--serve", choices=KINDS, help="be one of the servers, on HOST and PORT")
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+    else:
+        main(arguments.repeats)
