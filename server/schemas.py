@@ -34,7 +34,8 @@ class _Body(BaseModel):
     model_config = ConfigDict(strict=True)
 
     text: str = ""
-    texts: Annotated[list[str], FailFast()] = []
+    # pydantic would make a deep copy of a list given as the default, for each request.
+    texts: Annotated[list[str], FailFast()] = Field(default_factory=list)
     scores: bool = False
     timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     priority: Literal["interactive", "bulk"] | None = None

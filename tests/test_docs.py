@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from models.bundle import embedded_bundle
 from server.cli import app
@@ -19,6 +20,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def shown(value: object) -> str:
+    if value is None or value == SecretStr(""):
+        return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Path):
