@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from server.protocol import MAX_HEAD_BYTES, without_upgrade
+from server.protocol import MAX_HEAD_BYTES, AnswerWriter, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'
@@ -150,3 +152,83 @@ def test_a_client_that_sends_no_whole_head_is_not_kept(tmp_path: Path, beginning
         answer = everything(impatient, beginning)
         assert answer[: len(end)] == end
         assert bool(answer) is bool(end)
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_closed
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+
+def test_an_answer_s_head_and_body_leave_at_once_and_what_follows_as_it_comes() -> None:
+    transport = Transport()
+    writer = AnswerWriter(transport)
+    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert transport.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert len(transport.written) == 1
+    writer.write(b"body")
+    writer.write(b"more")
+    assert transport.written[1:] == [b"HTTP/1.1 200 OK\r\n\r\nbody", b"more"]
+
+
+def test_a_head_whose_body_never_comes_is_written_before_the_end() -> None:
+    transport = Transport()
+    writer = AnswerWriter(transport)
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    writer.close()
+    assert (transport.written, writer.is_closing()) == ([b"HTTP/1.1 200 OK\r\n\r\n"], True)
+
+
+def test_an_empty_body_lets_the_head_go() -> None:
+    transport = Transport()
+    writer = AnswerWriter(transport)
+    writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    writer.write(b"")
+    assert transport.written == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+
+
+def test_head_is_answered_on_a_connection_that_stays(server: Process) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10) as client:
+        for _ in range(2):
+            client.sendall(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"\r\n\r\n"):
+                received += client.recv(4096)
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_client_that_leaves_over_a_real_connection_is_noticed_while_its_text_waits(tmp_path: Path) -> None:
+    with real_server(tmp_path, BATCH_IDLE_FLUSH="false", BATCH_WINDOW_MS="20000") as process:
+        wait_until_ready(process.url)
+        address = ("127.0.0.1", int(process.url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            wait_for_metric(process, "supportbot_queued_texts", 1)
+        wait_for_metric(process, "supportbot_dropped_texts_total", 1)
+        assert process.stop() == 0
+    assert '"status": 499' in "".join(process.log) or '"status":499' in "".join(process.log)
+
+
+def wait_for_metric(process: Process, name: str, wanted: float) -> None:
+    """Wait until the samples of a metric add up to a value."""
+    deadline = time.monotonic() + 10
+    while True:
+        lines = httpx2.get(f"{process.url}/metrics").text.splitlines()
+        if sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{")) == wanted:
+            return
+        assert time.monotonic() < deadline, name
+        time.sleep(0.02)
