@@ -126,19 +126,21 @@ class Lengths:
         return sum(min(length, limit) * count for length, count in enumerate(self.counts))
 
 
-def logged_length(line: bytes) -> tuple[int, bool] | None:
-    """(tokens, truncated) of a line of the server's prediction log; None if the line is no such record."""
+def logged_length(line: bytes) -> tuple[int | None, bool] | None:
+    """(tokens, truncated) of a line of the server's prediction log; None if the line is no such record.
+
+    The tokens are None where nobody counted them: the answer came from the cache.
+    """
     try:
         record: object = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or "tokens" not in record:
         return None
-    tokens, truncated = record.get("tokens"), record.get("truncated")
+    tokens, truncated = record["tokens"], record.get("truncated")
     # Not isinstance: a boolean is an integer, too.
-    if type(tokens) is not int or type(truncated) is not bool or not 0 < tokens <= LONGEST:
-        return None
-    return tokens, truncated
+    is_length = tokens is None or (type(tokens) is int and 0 < tokens <= LONGEST)
+    return (tokens, truncated) if is_length and type(truncated) is bool else None
 
 
 def percent(share: float) -> str:

@@ -7,6 +7,7 @@ import typer
 from server.commands.build import build
 from server.commands.classify import classify
 from server.commands.ladder import ladder
+from server.commands.lengths import lengths
 from server.commands.serve import serve
 from server.commands.train import train
 from server.commands.tune import tune
@@ -20,5 +21,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, train, build, verify, tune, ladder):
+for command in (serve, classify, train, build, verify, tune, lengths, ladder):
     app.command()(command)

@@ -7,6 +7,7 @@ ten if it is another by then.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,6 @@ LOG_BYTES: Final = 1 << 20
 LOG_LINES: Final = 10_000
 # A batch limit is worth changing when passes would take this much less time.
 WORTH: Final = 0.05
-MOST_BATCH_TEXTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def advise(summary: LengthSummary, limit: int, max_texts: int, max_tokens: int) 
 
     A high limit costs short texts nothing, so a lower one is never advised.
     """
-    if not summary.texts:
+    if not summary.mean:
         return ()
     found = (_limit_advice(summary, limit), _batch_advice(summary, max_texts, max_tokens))
     return tuple(advice for advice in found if advice is not None)
@@ -133,8 +133,8 @@ def _batch_advice(summary: LengthSummary, max_texts: int, max_tokens: int) -> Ad
     """
     full = min(max_tokens, MOST_TOKENS)
     by_texts = max_texts * summary.mean
-    wanted = min(MOST_BATCH_TEXTS, 1 << (round(full / summary.mean) - 1).bit_length())
-    if PASS_COST / by_texts - PASS_COST / full > WORTH and wanted > max_texts:
+    if PASS_COST / by_texts - PASS_COST / full > WORTH:
+        wanted = 1 << (math.ceil(full / summary.mean) - 1).bit_length()  # the next power of two
         return Advice(
             "BATCH_MAX_TEXTS",
             wanted,
@@ -165,10 +165,8 @@ def from_prediction_log(paths: Sequence[Path], limit: int, lines: int = LOG_LINE
         for line in reversed(content.splitlines()):
             if not lines:
                 return found
-            if (logged := logged_length(line)) is None:
-                continue
-            tokens, truncated = logged
-            if tokens >= limit or not truncated:
+            tokens, truncated = logged_length(line) or (None, False)
+            if tokens is not None and (tokens >= limit or not truncated):
                 found.observe(min(tokens, limit), truncated or tokens > limit)
                 lines -= 1
     return found

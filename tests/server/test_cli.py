@@ -31,7 +31,7 @@ def records(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.mark.parametrize("command", ["serve", "classify", "train", "build", "verify", "tune"])
+@pytest.mark.parametrize("command", ["serve", "classify", "train", "build", "verify", "tune", "lengths"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
