@@ -17,6 +17,7 @@ from server.errors import RequestError
 
 TIMEOUT_HEADER: Final = "X-Timeout-Ms"
 PRIORITY_HEADER: Final = "X-Priority"
+_OPTION_HEADERS: Final = frozenset(name.lower().encode() for name in (TIMEOUT_HEADER, PRIORITY_HEADER))
 
 # pydantic's own words, where they speak of Python rather than of JSON.
 _MESSAGES = {
@@ -63,8 +64,13 @@ class Options:
     priority: Priority | None = None
 
 
+_NO_OPTIONS: Final = Options()
+
+
 def parse_options(headers: Headers) -> Options:
     """Parse the headers that may say what the body may say, too. Raises `RequestError`."""
+    if not any(name in _OPTION_HEADERS for name, _ in headers.raw):
+        return _NO_OPTIONS  # as nearly always
     return Options(_timeout(headers), _priority(headers))
 
 
