@@ -6,6 +6,7 @@ import typer
 
 from server.commands.build import build
 from server.commands.classify import classify
+from server.commands.compare import compare
 from server.commands.ladder import ladder
 from server.commands.lengths import lengths
 from server.commands.serve import serve
@@ -21,5 +22,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, train, build, verify, tune, lengths, ladder):
+for command in (serve, classify, train, build, verify, tune, lengths, compare, ladder):
     app.command()(command)
