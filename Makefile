@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest ladder model lock clean
+.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest loadtest-all loadtest-ui comparison ladder model lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,17 @@ test-properties: setup-dev ## the batcher: every branch covered, and long random
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
 	$(BIN)/python -m pytest -m build
 
-loadtest: setup-dev ## Locust against a server that it starts and stops; USERS, DURATION and HOST may be set
+loadtest: setup-dev ## a load test against a server that it starts and stops; SCENARIO, DURATION, HOST and more may be set
 	$(BIN)/python -m loadtest.run
+
+loadtest-all: setup-dev ## all scenarios, one after another, and their gates: some ten minutes
+	SCENARIO=all $(BIN)/python -m loadtest.run
+
+loadtest-ui: setup-dev ## Locust's web page on 127.0.0.1:8089, for the scenario of SCENARIO
+	$(BIN)/python -m loadtest.run --ui
+
+comparison: setup-build setup-dev ## ours against what people do today, in one run; builds the models first
+	$(BIN)/python -m loadtest.baselines.run
 
 ladder: setup-build ## every step from PyTorch to the served engine, measured here; SHAPE=minilm or distilbert, OUT a folder
 	$(BIN)/supportbot ladder --shape $(or $(SHAPE),minilm) --out $(or $(OUT),dist/ladder-$(or $(SHAPE),minilm))
