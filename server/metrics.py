@@ -1,7 +1,7 @@
 """What Prometheus is told at `GET /metrics`.
 
-What other parts count anyway (the batcher, confidence, lengths) is read from them at the moment of a scrape and costs a request
-nothing. Only times are observed as they come, in histograms of our own: some 4 us a request.
+Everything is counted in plain numbers, here or by the part that counts it anyway (the batcher, confidence, lengths), and made into
+metrics at a scrape; `prometheus_client` knows how they are written. Its own histograms take 0.8 us a value, these 0.25.
 
 Labels are bounded: routes that exist, statuses that are answered, reasons that the code names, labels of the model; nothing that a
 client can make up. Times are in seconds, as Prometheus wants them. One registry for each application, so nothing is global.
@@ -10,12 +10,13 @@ client can make up. Times are in seconds, as Prometheus wants them. One registry
 from __future__ import annotations
 
 import platform
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -47,31 +48,34 @@ OTHER_ROUTE: Final = "other"
 NOT_ANSWERED: Final = "none"
 
 
+class Histogram:
+    """Counts values by the first of `bounds` that they do not exceed, and beyond the last; `total` is their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
 class Metrics:
-    """The registry, and the histograms that are observed as things happen. Used on the event loop's thread only."""
+    """The registry, and what is observed as it happens. Used on the event loop's thread only."""
 
     def __init__(self) -> None:
-        # They would be a third of all samples, and say only when the process started.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._requests = self._histogram(
-            "http_request_duration_seconds", "From the request's head to the last byte of its answer", SECONDS, ("route", "status")
-        )
-        # What labels() would look up under a lock each time.
-        self._by_route_and_status: dict[tuple[str, int], Histogram] = {}
-        self._tokenize = self._histogram("tokenize_seconds", "Tokenizing a request's texts, as Server-Timing has it", SECONDS)
-        self._queue = self._histogram("queue_seconds", "Waiting of a request's slowest text for its pass", SECONDS)
-        self._inference = self._histogram("inference_seconds", "Passes of a request's slowest text", SECONDS)
-        self._pass_seconds = self._histogram("pass_seconds", "Duration of a pass that ended", SECONDS)
-        self._pass_texts = self._histogram("pass_texts", "Texts in a pass that ended", TEXTS)
-        self._pass_tokens = self._histogram("pass_tokens", "Tokens in a pass that ended", TOKENS)
-        passes = Counter("supportbot_passes", "Passes by what became of them", ("end",), registry=self.registry)
-        self._passes = {end: passes.labels(end) for end in PassEnd}
-
-    def _histogram(self, name: str, documentation: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
-        return Histogram(f"supportbot_{name}", documentation, labels, buckets=buckets, registry=self.registry)
+        self.requests: dict[tuple[str, int], Histogram] = {}
+        self.tokenize, self.queue, self.inference = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
+        self.pass_seconds, self.pass_texts, self.pass_tokens = Histogram(SECONDS), Histogram(TEXTS), Histogram(TOKENS)
+        self.passes = dict.fromkeys(PassEnd, 0)
+        self.registry.register(_MetricsCollector(self))
 
     def watch(self, service: Service) -> None:
         """Include what the service and its parts have counted."""
@@ -79,26 +83,25 @@ class Metrics:
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
         """A request of any route is over; status 0 if it got no answer."""
-        route = path if path in ROUTES else OTHER_ROUTE
-        child = self._by_route_and_status.get((route, status))
-        if child is None:
-            child = self._requests.labels(route, str(status) if status else NOT_ANSWERED)
-            self._by_route_and_status[route, status] = child
-        child.observe(seconds)
+        key = (path if path in ROUTES else OTHER_ROUTE, status)
+        histogram = self.requests.get(key)
+        if histogram is None:
+            histogram = self.requests[key] = Histogram(SECONDS)
+        histogram.observe(seconds)
 
     def observe_timing(self, timing: Timing) -> None:
         """A request with a text that was not in the cache has its answer."""
-        self._tokenize.observe(timing.tokenize)
-        self._queue.observe(timing.queue)
-        self._inference.observe(timing.inference)
+        self.tokenize.observe(timing.tokenize)
+        self.queue.observe(timing.queue)
+        self.inference.observe(timing.inference)
 
     def observe_pass(self, report: PassReport) -> None:
         """A pass has ended or was given up as hanging; one that was given up is not measured a second time when it ends."""
-        self._passes[report.end].inc()
+        self.passes[report.end] += 1
         if report.end in {PassEnd.DONE, PassEnd.HALVED, PassEnd.FAILED}:
-            self._pass_seconds.observe(report.seconds)
-            self._pass_texts.observe(report.items)
-            self._pass_tokens.observe(report.cost)
+            self.pass_seconds.observe(report.seconds)
+            self.pass_texts.observe(report.items)
+            self.pass_tokens.observe(report.cost)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """(the body, its content type) in the format that an `Accept` header prefers: Prometheus' text or OpenMetrics.
@@ -109,15 +112,40 @@ class Metrics:
         return encoder(self.registry), content_type
 
 
-class _ServiceCollector(Collector):
-    """Reads the service's own counts at each scrape."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
+class _Collector(Collector):
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are checked by tests, and collecting at registration would come before there is a model."""
         return ()
+
+
+class _MetricsCollector(_Collector):
+    """Reads what is observed as it happens."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        metrics = self._metrics
+        name, documentation = "supportbot_http_request_duration_seconds", "From a request's head to the last byte of its answer"
+        requests = HistogramMetricFamily(name, documentation, labels=["route", "status"])
+        for (route, status), histogram in metrics.requests.items():
+            requests.add_metric([route, str(status) if status else NOT_ANSWERED], *_buckets(histogram))
+        yield requests
+        yield _histogram("tokenize_seconds", "Tokenizing a request's texts, as Server-Timing has it", metrics.tokenize)
+        yield _histogram("queue_seconds", "Waiting of a request's slowest text for its pass", metrics.queue)
+        yield _histogram("inference_seconds", "Passes of a request's slowest text", metrics.inference)
+        yield _histogram("pass_seconds", "Duration of a pass that ended", metrics.pass_seconds)
+        yield _histogram("pass_texts", "Texts in a pass that ended", metrics.pass_texts)
+        yield _histogram("pass_tokens", "Tokens in a pass that ended", metrics.pass_tokens)
+        yield _counters("passes", "Passes by what became of them", "end", metrics.passes)
+
+
+class _ServiceCollector(_Collector):
+    """Reads the service's own counts."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     def collect(self) -> Iterator[Metric]:
         """All families for which there is something to tell."""
@@ -175,14 +203,14 @@ def _gauges(name: str, documentation: str, label: str, values: Mapping[str, floa
     return family
 
 
-def _histogram(
-    name: str, documentation: str, bounds: Sequence[float], counts: Sequence[int], total: float
-) -> HistogramMetricFamily:
-    """`counts` are those of the bins up to each bound, and of what lies beyond the last if there is one more."""
-    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
-    summed = list(accumulate(counts))
-    buckets = list(zip(names, [*summed, summed[-1]], strict=False))
-    return HistogramMetricFamily(f"supportbot_{name}", documentation, buckets, total)
+def _histogram(name: str, documentation: str, histogram: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"supportbot_{name}", documentation, *_buckets(histogram))
+
+
+def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
+    """(the count up to each bound, the sum of all values), as Prometheus has it."""
+    names = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
+    return [(name, float(count)) for name, count in zip(names, accumulate(histogram.counts), strict=True)], histogram.total
 
 
 # Of the batcher's snapshot: name, documentation, value.
@@ -243,7 +271,9 @@ def _of_prediction_log(counts: LogCounts) -> Iterator[Metric]:
 def _of_confidence(snapshot: Snapshot) -> Iterator[Metric]:
     totals = snapshot.totals
     yield _counters("predictions", "Answered texts by label, those from the cache included", "label", totals.labels)
-    yield _histogram("confidence", "Confidence of answers", BOUNDS, totals.histogram, totals.confidence_sum)
+    confidence = Histogram(BOUNDS)
+    confidence.counts[:-1], confidence.total = totals.histogram, totals.confidence_sum
+    yield _histogram("confidence", "Confidence of answers", confidence)
     yield _counter("low_confidence_texts", "Answers below LOW_CONFIDENCE", totals.low)
     # A window without texts has no mean, and so no sample.
     windows = snapshot.windows.items()
@@ -254,9 +284,9 @@ def _of_confidence(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_lengths(lengths: LengthStatistics) -> Iterator[Metric]:
-    counts = lengths.counts
-    edges = [0, *(min(bound + 1, len(counts)) for bound in TEXT_TOKENS), len(counts)]
-    bins = [sum(counts[first:last]) for first, last in pairwise(edges)]
-    total = sum(length * count for length, count in enumerate(counts))
-    yield _histogram("text_tokens", "Tokens of a text that was tokenized, cut at the model's limit", TEXT_TOKENS, bins, total)
+    tokens = Histogram(TEXT_TOKENS)
+    for length, count in enumerate(lengths.counts):
+        tokens.counts[bisect_left(TEXT_TOKENS, length)] += count
+        tokens.total += length * count
+    yield _histogram("text_tokens", "Tokens of a text that was tokenized, cut at the model's limit", tokens)
     yield _counter("truncated_texts", "Texts that were cut at the model's limit", lengths.truncated)
