@@ -139,15 +139,16 @@ def main(repeats: int) -> None:
     """Print all figures; ratios are medians of the ratios within each repeat."""
     found = measure(repeats)
     for kind in KINDS:
-        rates, costs = zip(*found[kind], strict=True)
+        rates, costs = ([figures[index] for figures in found[kind]] for index in (0, 1))
         say(
             f"{kind}: {statistics.median(rates):.0f} requests/s ({min(rates):.0f} to {max(rates):.0f}),"
             f" {statistics.median(costs):.0f} us of server CPU a request"
         )
     for kind, other in (("ours", "bare"), ("ours", "plain")):
-        ratios = [one[0] / of[0] for one, of in zip(found[kind], found[other], strict=True)]
-        costs = [one[1] / of[1] for one, of in zip(found[kind], found[other], strict=True)]
-        say(f"{kind} over {other}: {statistics.median(ratios):.2f} of the rate, {statistics.median(costs):.2f} times the CPU")
+        rate, cost = (
+            statistics.median(one[index] / of[index] for one, of in zip(found[kind], found[other], strict=True)) for index in (0, 1)
+        )
+        say(f"{kind} over {other}: {rate:.2f} of the rate, {cost:.2f} times the CPU")
 
 
 if __name__ == "__main__":
