@@ -85,7 +85,7 @@ def our_app(settings: Settings, *, plain: bool) -> ASGIApp:
         service.metrics.observe_timing = nothing  # type: ignore[method-assign]
         service.metrics.observe_pass = nothing  # type: ignore[method-assign]
         assert isinstance(app, access.RequestContext)
-        return app._app
+        return app.app
     return app
 
 

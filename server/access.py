@@ -27,14 +27,14 @@ class RequestContext:
     """
 
     def __init__(self, app: ASGIApp, observe: Callable[[str, int, float], None], *, access_log: bool) -> None:
-        self._app = app
+        self.app = app
         self._observe = observe
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection scope."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started = perf_counter()
         request_id = assign_request_id(scope)
@@ -48,7 +48,7 @@ class RequestContext:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # At the end of the process, whatever still runs is cancelled: a client that never finished its body, say.
             if status != NOT_ANSWERED:
