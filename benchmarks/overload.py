@@ -14,26 +14,24 @@ answer, its own delays included; the server's own measure of it is in its access
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import random
-import re
 import sys
 import tempfile
 from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
-from time import perf_counter
-from typing import cast
 
 import numpy as np
 import uvloop
 
 from benchmarks.console import say
-from loadtest.corpus import tickets
+from loadtest import light
+from loadtest.answers import Reference
+from loadtest.arrivals import Pace, poisson
 from loadtest.run import started_server
+from loadtest.samples import Sample
+from loadtest.scenarios import SCENARIOS, Request
 from server.service import usable_cores
 from server.settings import Settings
 
@@ -42,125 +40,45 @@ CAPACITY_CLIENTS = 32
 OVERLOAD = 3.0
 REFUSED = 429
 CONNECTIONS = 1200
+SEED = 3
+NOTHING_KNOWN = Reference()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """When a request was sent and answered, on one clock in seconds; status, headers that matter."""
-
-    sent: float
-    answered: float
-    status: int
-    retry_after: int
-    queue_ms: float
-    total_ms: float
-
-
-class Connection(asyncio.Protocol):
-    """One keep-alive connection, one request at a time."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
-        self._received = b""
-        self._sent = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one, but does not say so
-
-    def request(self, content: bytes) -> asyncio.Future[Answer]:
-        """Send one."""
-        assert self.transport is not None
-        self._waiting = asyncio.get_running_loop().create_future()
-        self._sent = perf_counter()
-        self.transport.write(content)
-        return self._waiting
-
-    def data_received(self, data: bytes) -> None:
-        """A part of the answer, which is complete when its declared length is there."""
-        self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or len(body) < number_in(head, rb"content-length: (\d+)"):
-            return
-        assert self._waiting is not None
-        answer = Answer(
-            self._sent,
-            perf_counter(),
-            int(head[9:12]),
-            int(number_in(head, rb"retry-after: (\d+)")),
-            number_in(head, rb"queue;dur=([\d.]+)"),
-            number_in(head, rb"total;dur=([\d.]+)"),
-        )
-        self._received = b""
-        self._waiting.set_result(answer)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The server has closed it, which it should not while a request waits."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(exc or ConnectionResetError("closed without an answer"))
-
-
-def number_in(head: bytes, pattern: bytes) -> float:
-    """The number that the pattern finds in a response's head; 0 if none."""
-    found = re.search(pattern, head, re.IGNORECASE)
-    return float(found[1]) if found else 0.0
-
-
-def requests(count: int, seed: int) -> list[bytes]:
+def requests(count: int, seed: int) -> list[Request]:
     """Ready-made requests, each with a ticket of its own."""
-    made = []
-    for text in islice(tickets(seed), count):
-        body = json.dumps({"text": text}).encode()
-        made.append(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-    return made
+    return list(islice(SCENARIOS["steady"].requests(seed, NOTHING_KNOWN), count))
 
 
-async def connect(port: int) -> Connection:
-    """A new connection."""
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
-    return connection
-
-
-async def closed_loop(port: int, clients: int, contents: Sequence[bytes]) -> list[Answer]:
+async def closed_loop(port: int, clients: int, contents: Sequence[Request]) -> list[Sample]:
     """So many clients share the requests, each sending its next when it is answered."""
-    queue = iter(contents)
-
-    async def client() -> list[Answer]:
-        connection = await connect(port)
-        return [await connection.request(content) for content in queue]
-
-    return [answer for answers in await asyncio.gather(*(client() for _ in range(clients))) for answer in answers]
+    samples: list[Sample] = []
+    await light.closed_loop(f"http://127.0.0.1:{port}", contents, NOTHING_KNOWN, samples.append, clients=clients)
+    return answered(samples)
 
 
-async def open_loop(port: int, rate: float, contents: Sequence[bytes], connections: int) -> list[Answer]:
+async def open_loop(port: int, rate: float, seconds: float, connections: int) -> list[Sample]:
     """Requests at random moments, `rate` a second on average, whatever becomes of the earlier ones."""
-    generator = random.Random(7)
-    idle = [await connect(port) for _ in range(connections)]
-    pending: list[asyncio.Task[Answer]] = []
-
-    async def one(content: bytes) -> Answer:
-        connection = idle.pop() if idle else await connect(port)
-        answer = await connection.request(content)
-        idle.append(connection)
-        return answer
-
-    due = perf_counter()
-    for content in contents:
-        due += generator.expovariate(rate)
-        if (pause := due - perf_counter()) > 0:
-            await asyncio.sleep(pause)
-        pending.append(asyncio.create_task(one(content)))
-    return await asyncio.gather(*pending)
+    moments = list(poisson([Pace("overload", seconds, rate)], SEED))
+    calls = list(zip(moments, requests(len(moments), SEED), strict=True))
+    samples: list[Sample] = []
+    await light.open_loop(f"http://127.0.0.1:{port}", calls, NOTHING_KNOWN, samples.append, connections=connections)
+    return answered(samples)
 
 
-def drain_times(answers: Sequence[Answer]) -> list[tuple[float, int]]:
+def answered(samples: list[Sample]) -> list[Sample]:
+    """All of them; a request that got no answer makes every figure worthless."""
+    if lost := Counter(sample.outcome for sample in samples if not sample.status):
+        sys.exit(f"requests without an answer: {dict(lost)}")
+    return samples
+
+
+def drain_times(answers: Sequence[Sample]) -> list[tuple[float, float]]:
     """For each refusal: (seconds until all who were accepted before it were answered, its Retry-After)."""
     by_sending = sorted(answers, key=lambda answer: answer.sent)
     last, found = 0.0, []
     for answer in by_sending:
         if answer.status == REFUSED:
-            found.append((last - answer.answered, answer.retry_after))
+            found.append((last - answer.answered, answer.retry_after or 0.0))
         else:
             last = max(last, answer.answered)
     return found
@@ -174,15 +92,14 @@ def main(seconds: float) -> None:
         with started_server(command, log, **settings) as url:
             port = int(url.rpartition(":")[2])
             lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
-            waits = [answer.queue_ms for answer in lone]
+            waits = [answer.queue_ms or 0.0 for answer in lone]
             say(f"lone request: {np.percentile(waits, 50):.2f} ms in the queue (p50), {np.percentile(waits, 99):.2f} ms (p99)")
 
             answers = uvloop.run(closed_loop(port, CAPACITY_CLIENTS, requests(4000, 2)))
             rate = len(answers) / (max(answer.answered for answer in answers) - min(answer.sent for answer in answers))
             say(f"capacity: {rate:.0f} texts/s with {CAPACITY_CLIENTS} clients")
 
-            contents = requests(int(OVERLOAD * rate * seconds), 3)
-            answers = uvloop.run(open_loop(port, OVERLOAD * rate, contents, CONNECTIONS))
+            answers = uvloop.run(open_loop(port, OVERLOAD * rate, seconds, CONNECTIONS))
         log.seek(0)
         lines = [json.loads(line) for line in log]
     (drained,) = (line for line in lines if line["event"] == "drained")
@@ -192,7 +109,7 @@ def main(seconds: float) -> None:
     say(f"refusals by the server's clock: {spread(refusals)}")
 
 
-def report(answers: Sequence[Answer]) -> None:
+def report(answers: Sequence[Sample]) -> None:
     """Print what became of the requests of an overload."""
     begin, end = min(answer.sent for answer in answers), max(answer.sent for answer in answers)
     statuses = Counter(answer.status for answer in answers)
@@ -208,7 +125,7 @@ def report(answers: Sequence[Answer]) -> None:
     say(f"accepted: texts answered before one, p99 {np.percentile(before, 99):.0f}, most {max(before)}; bound {bound:.0f}")
     latencies = [answer.answered - answer.sent for answer in accepted]
     p50, p99 = np.percentile(latencies, [50, 99])
-    inside = np.percentile([answer.total_ms / 1000 for answer in accepted], 99)
+    inside = np.percentile([(answer.total_ms or 0.0) / 1000 for answer in accepted], 99)
     say(f"accepted: {pace:.0f} texts/s, p50 {p50:.2f} s, p99 {p99:.2f} s, by the server's clock {inside:.2f} s")
     say(f"the bound in time: {bound / pace:.2f} s at the mean pace, {bound / slowest(moments):.2f} s at that of the slowest 3 s")
     say(f"refusals by the client's clock: {spread(refused)}")

@@ -14,29 +14,26 @@ those of the others. The first half of a run, in which the queue fills, does not
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
 import platform
+import random
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib import metadata
-from itertools import chain, count, islice, product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from batching.policy import BatchPolicy, Priority
-from batching.queue import BatchQueue
+from batching.simulation import Item, Pass, PassSeconds, simulate
 from benchmarks.console import say
 from loadtest.corpus import tickets
-from models import passes
+from models.build.pass_times import Terms, draw_batch, fit, formula, padded_terms, padding_free_terms, planned
 from models.build.tune import ticket_lengths
 from models.bundle import Bundle, embedded_bundle
 from models.engines import PackedEngine, PaddedEngine
@@ -68,36 +65,6 @@ OTHERS: Final = ((32, 1), (32, 4), (48, 6), (64, 1), (64, 2), (64, 8), (128, 4),
 LOOK_AHEADS: Final = (32, 64, 128, 256)
 BOUNDS: Final = (1, 2, 4, 8, 16, 32)
 
-Seconds = Callable[[Sequence[int]], float]
-Floats = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(eq=False, slots=True)
-class Text:
-    """An entry of the queue, of `cost` tokens. `place` counts those that were queued; a text that was refused is never answered."""
-
-    cost: int
-    queued_at: float
-    priority: Priority = Priority.INTERACTIVE
-    deadline: float = math.inf
-    place: int = 0
-    passed_over: int = 0
-    answered_at: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass over texts, oldest first."""
-
-    started: float
-    ended: float
-    texts: tuple[Text, ...]
-
-    @property
-    def lengths(self) -> list[int]:
-        """In tokens."""
-        return [text.cost for text in self.texts]
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -113,66 +80,25 @@ class Summary:
     passed_over: int
 
 
-def simulate(texts: Sequence[Text], policy: BatchPolicy, seconds: Seconds) -> list[Pass]:
-    """Let texts arrive at their `queued_at`, in this order, and answer all that find a place; returns the passes by their start.
-
-    A pass over texts of some lengths takes `seconds(lengths)`.
-    """
-    queue = BatchQueue[Text](policy)
-    coming = deque(texts)
-    running: list[tuple[float, int, Pass]] = []
-    done: list[Pass] = []
-    places = count()
-    while coming or running or queue:
-        moments = [coming[0].queued_at] if coming else []
-        if running:
-            moments.append(running[0][0])
-        if len(running) < policy.workers and (window_end := queue.window_end()) is not None:
-            moments.append(window_end)
-        now = min(moments)
-        while running and running[0][0] <= now:
-            for text in heapq.heappop(running)[2].texts:
-                text.answered_at = now
-        while coming and coming[0].queued_at <= now:
-            text = coming.popleft()
-            if queue.count(text.priority) < policy.max_queued:
-                text.place = next(places)
-                queue.push(text)
-        while len(running) < policy.workers and (batch := queue.take(now)) is not None:
-            ended = now + seconds([text.cost for text in batch.entries])
-            done.append(Pass(now, ended, batch.entries))
-            heapq.heappush(running, (ended, len(done), done[-1]))
-            _note_passed_over(queue, batch.entries[-1])
-    return done
-
-
-def _note_passed_over(queue: BatchQueue[Text], youngest: Text) -> None:
-    for text in queue:
-        if text.priority is youngest.priority:
-            if text.place > youngest.place:
-                break
-            text.passed_over += 1
-
-
-def arrivals(number: int, rate: float, seed: int, priority: Priority = Priority.INTERACTIVE) -> list[Text]:
+def arrivals(number: int, rate: float, seed: int, priority: Priority = Priority.INTERACTIVE) -> list[Item]:
     """So many texts of tickets' lengths, `rate` a second on average, at random; the same for the same seed."""
     moments = np.random.default_rng(seed).exponential(1 / rate, number).cumsum().tolist()
-    return [Text(length, moment, priority) for length, moment in zip(ticket_lengths(number, seed=seed), moments, strict=True)]
+    return [Item(length, moment, priority) for length, moment in zip(ticket_lengths(number, seed=seed), moments, strict=True)]
 
 
-def summarize(runs: Sequence[tuple[Sequence[Text], Sequence[Pass]]]) -> Summary:
+def summarize(runs: Sequence[tuple[Sequence[Item], Sequence[Pass]]]) -> Summary:
     """Of the second half of the texts of each run, by age, and of the passes that began between the first and the last of them."""
-    counted: list[Text] = []
+    counted: list[Item] = []
     lengths: list[list[int]] = []
     seconds, answered = 0.0, 0
     for texts, done in runs:
         late = texts[len(texts) // 2 :]
-        start, end = late[0].queued_at, late[-1].queued_at
+        start, end = late[0].arrives_at, late[-1].arrives_at
         counted += late
-        lengths += [one.lengths for one in done if start <= one.started <= end]
+        lengths += [one.costs for one in done if start <= one.started <= end]
         seconds += end - start
         answered += sum(start < text.answered_at <= end for text in texts)
-    latencies = [text.answered_at - text.queued_at for text in counted if text.answered_at < math.inf]
+    latencies = [text.latency for text in counted if text.latency < math.inf]
     cells = sum(length * length for length in chain.from_iterable(lengths))
     p50, p99 = np.percentile(latencies, [50, 99]).tolist()
     return Summary(
@@ -181,15 +107,15 @@ def summarize(runs: Sequence[tuple[Sequence[Text], Sequence[Pass]]]) -> Summary:
         p50=p50,
         p99=p99,
         padded=sum(len(batch) * max(batch) ** 2 for batch in lengths) / cells,
-        computed=sum(_planned(tuple(sorted(batch)))[1] for batch in lengths) / cells,
+        computed=sum(planned(tuple(sorted(batch)))[1] for batch in lengths) / cells,
         batch=sum(map(len, lengths)) / len(lengths),
         passed_over=max(text.passed_over for text in counted),
     )
 
 
-def capacity(seconds: Seconds, policy: BatchPolicy = FIFO) -> float:
+def capacity(seconds: PassSeconds, policy: BatchPolicy = FIFO) -> float:
     """Texts a second when all are there from the start."""
-    texts = [Text(length, 0.0) for length in ticket_lengths(TEXTS // 4)]
+    texts = [Item(length, 0.0) for length in ticket_lengths(TEXTS // 4)]
     done = simulate(texts, replace(policy, max_queued=len(texts)), seconds)
     return len(texts) / max(one.ended for one in done)
 
@@ -197,42 +123,13 @@ def capacity(seconds: Seconds, policy: BatchPolicy = FIFO) -> float:
 # --- pass times
 
 
-@lru_cache(maxsize=1 << 16)
-def _planned(lengths: tuple[int, ...]) -> tuple[float, int]:
-    """What the padding-free engine makes of a batch: its cost in tokens, by the constants that it plans with, and its cells."""
-    cost, cells = 0.0, 0
-    for group in passes.plan(lengths):
-        rows, width, _ = passes.place([lengths[index] for index in group])
-        cost += passes.PASS_COST + rows * width * (passes.SLOT_COST + passes.CELL_COST * width)
-        cells += rows * width * width
-    return cost + sum(lengths), cells
+TERMS: Final[Mapping[str, Terms]] = {PADDING_FREE: padding_free_terms, PADDED: padded_terms}
 
 
-def _padding_free_terms(lengths: Sequence[int]) -> tuple[float, ...]:
-    return 1.0, _planned(tuple(sorted(lengths)))[0]
-
-
-def _padded_terms(lengths: Sequence[int]) -> tuple[float, ...]:
-    slots, longest = len(lengths) * max(lengths), max(lengths)
-    return 1.0, float(slots), float(slots * longest)
-
-
-# The seconds of a pass are a sum of these terms, each times a coefficient.
-TERMS: Final[Mapping[str, Callable[[Sequence[int]], tuple[float, ...]]]] = {
-    PADDING_FREE: _padding_free_terms,
-    PADDED: _padded_terms,
-}
-
-
-def measured(path: Path = PASS_TIMES) -> dict[str, Seconds]:
+def measured(path: Path = PASS_TIMES) -> dict[str, PassSeconds]:
     """The seconds of a pass over texts of some lengths, for each engine, as they were measured."""
     curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
-    return {engine: _formula(engine, curve["coefficients"]) for engine, curve in curves.items()}
-
-
-def _formula(engine: str, coefficients: Sequence[float]) -> Seconds:
-    terms = TERMS[engine]
-    return lambda lengths: sum(factor * term for factor, term in zip(coefficients, terms(lengths), strict=True))
+    return {engine: formula(TERMS[engine], curve["coefficients"]) for engine, curve in curves.items()}
 
 
 def measure(padded_bundle: Path, seconds: float) -> dict[str, Any]:
@@ -245,21 +142,24 @@ def measure(padded_bundle: Path, seconds: float) -> dict[str, Any]:
     tokenizer = Tokenizer(served.tokenizer, served.manifest.max_length)
     words = [token for text in islice(tickets(1), 500) for token in tokenizer.encode(text).ids[1:-1]]
     ends = tokenizer.encode("help").ids
-    random = np.random.default_rng(1)
+    generator, typical = random.Random(1), ticket_lengths(TEXTS)
 
     def text(length: int) -> Encoding:
-        return Encoding((ends[0], *random.choice(words, length - 2).tolist(), ends[-1]), truncated=False)
+        return Encoding((ends[0], *generator.choices(words, k=length - 2), ends[-1]), truncated=False)
+
+    def batch() -> list[int]:
+        return [typical[index] for index in draw_batch(generator, typical, FIFO.max_items, FIFO.max_cost)]
 
     seen: dict[str, list[tuple[list[int], float]]] = {engine: [] for engine in engines}
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
-        batches = [_batch(random) for _ in range(TURN)]
+        batches = [batch() for _ in range(TURN)]
         for engine, run in engines.items():
             # The first is not counted: it finds the other engine's weights in the cache.
             for index, lengths in enumerate([batches[0], *batches]):
-                batch = [text(length) for length in lengths]
+                texts = [text(length) for length in lengths]
                 before = time.perf_counter()
-                run(batch)
+                run(texts)
                 if index:
                     seen[engine].append((lengths, time.perf_counter() - before))
     return {
@@ -270,27 +170,8 @@ def measure(padded_bundle: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def _batch(random: np.random.Generator) -> list[int]:
-    """1 to `max_items` texts within `max_cost`: as they come, or, half of the time, neighbours of a sorted stretch of them."""
-    size = int(random.choice([1, 2, 4, 8, 16, FIFO.max_items]))
-    lengths = ticket_lengths(4 * FIFO.max_items, seed=int(random.integers(1 << 32)))
-    if random.random() < 0.5:
-        lengths.sort()
-        lengths = lengths[int(random.integers(len(lengths) - size)) :]
-    total = np.cumsum(lengths[:size])
-    return lengths[: max(1, int((total <= FIFO.max_cost).sum()))]
-
-
 def _fit(engine: str, pairs: Sequence[tuple[Sequence[int], float]]) -> dict[str, Any]:
-    """The coefficients with the least relative error; by absolute values, so that a disturbed pass weighs little."""
-    terms = np.array([TERMS[engine](lengths) for lengths, _ in pairs])
-    seconds = np.array([value for _, value in pairs])
-    errors: Floats = np.ones(len(seconds))
-    coefficients: Floats = np.zeros(terms.shape[1])
-    for _ in range(30):
-        weights = 1 / seconds / np.sqrt(np.maximum(errors, 1e-3))
-        coefficients = np.linalg.lstsq(terms * weights[:, None], seconds * weights, rcond=None)[0]
-        errors = np.abs(terms @ coefficients / seconds - 1)
+    coefficients, errors = fit([TERMS[engine](lengths) for lengths, _ in pairs], [seconds for _, seconds in pairs])
     return {
         "coefficients": [float(f"{value:.4g}") for value in coefficients],
         "median_relative_error": round(float(np.median(errors)), 4),
@@ -318,7 +199,7 @@ def policies() -> dict[str, BatchPolicy]:
     return {"FIFO": FIFO, "strict window of 40 ms": STRICT_WINDOW, **pairs}
 
 
-def run(policy: BatchPolicy, seconds: Seconds, load: float, full: float) -> Summary:
+def run(policy: BatchPolicy, seconds: PassSeconds, load: float, full: float) -> Summary:
     """One policy at a share of `full` texts a second."""
     runs = []
     for seed in SEEDS:
@@ -327,19 +208,19 @@ def run(policy: BatchPolicy, seconds: Seconds, load: float, full: float) -> Summ
     return summarize(runs)
 
 
-def run_two_classes(policy: BatchPolicy, seconds: Seconds, full: float, bulk_class: Priority) -> tuple[Summary, Summary]:
+def run_two_classes(policy: BatchPolicy, seconds: PassSeconds, full: float, bulk_class: Priority) -> tuple[Summary, Summary]:
     """(interactive, bulk): interactive texts at a fifth of the capacity, beside more bulk texts than can be done."""
     interactive, bulk = [], []
     for seed in SEEDS:
         urgent = arrivals(int(TEXTS * INTERACTIVE_LOAD), INTERACTIVE_LOAD * full, seed)
         others = arrivals(int(TEXTS * OVERLOAD), OVERLOAD * full, seed + 1000, bulk_class)
-        done = simulate(sorted([*urgent, *others], key=lambda text: text.queued_at), policy, seconds)
+        done = simulate(sorted([*urgent, *others], key=lambda text: text.arrives_at), policy, seconds)
         interactive.append((urgent, done))
         bulk.append((others, done))
     return summarize(interactive), summarize(bulk)
 
 
-def report(curves: Mapping[str, Seconds]) -> dict[str, dict[str, dict[float, Summary]]]:
+def report(curves: Mapping[str, PassSeconds]) -> dict[str, dict[str, dict[float, Summary]]]:
     """Print all tables; returns what was found by engine, policy and load."""
     found: dict[str, dict[str, dict[float, Summary]]] = {}
     for engine, seconds in curves.items():
@@ -399,7 +280,7 @@ def draw(found: Mapping[str, Mapping[str, Mapping[float, Summary]]], path: Path)
     _save(figure, path)
 
 
-def draw_look_ahead(curves: Mapping[str, Seconds], path: Path) -> None:
+def draw_look_ahead(curves: Mapping[str, PassSeconds], path: Path) -> None:
     """Padding, throughput and p99 under overload against FIFO's, over the bound, a line for each look-ahead. Needs matplotlib."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,251 @@
+"""The queue in virtual time: what a policy does on a machine, without the machine and without its noise.
+
+Items arrive at given moments, and the real `BatchQueue` decides what leaves; only work is replaced, by seconds of a core. A minute
+of a busy server takes about a second, and the same input gives the same output. In the order of an item's way:
+
+1. The client, one thread, spends half of its seconds on sending it.
+2. The event loop, one thread, spends half of its seconds on reading it, and queues it; without a place it is refused.
+3. When a worker is free, the loop takes a batch, spends the seconds of a pass on handing it over, and the pass begins in a thread
+   of its own.
+4. When the pass has ended, the loop first starts the next one, then spends the other half of its seconds on each answer.
+5. The client spends the other half of its seconds on reading the answer.
+
+The client and the loop do one thing after the other. Threads with something to do share the cores evenly (processor sharing): each
+has one as long as there are enough. Busy cores slow each other down, since they share caches and memory: not at all while one is
+busy, by `slowdown` while all are, in proportion between.
+
+So one speed holds for all that is running, and one clock, of the work that each piece has been given since the start, tells when
+each is done; it goes at that speed.
+
+Left out are the slices of time in which an operating system really hands out cores, the network, and whatever else is running.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from batching.policy import BatchPolicy, Priority
+from batching.queue import BatchQueue
+
+# The seconds of a pass over items of these costs, on a core of its own while no other is busy.
+PassSeconds = Callable[[Sequence[int]], float]
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """An entry of the queue, to be sent at `arrives_at`. What follows its deadline is filled in; moments are in virtual seconds.
+
+    `place` counts those that were queued, `passed_over` the batches of its class that left with a younger item before it. An item
+    that was refused is never queued and never answered.
+    """
+
+    cost: int
+    arrives_at: float
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float = math.inf
+    queued_at: float = math.inf
+    answered_at: float = math.inf
+    place: int = 0
+    passed_over: int = 0
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the intended start to the answer; infinite without one."""
+        return self.answered_at - self.arrives_at
+
+
+@dataclass(eq=False, slots=True)
+class Pass:
+    """One pass over items, oldest first, from when they left the queue to the end of the work."""
+
+    started: float
+    items: tuple[Item, ...]
+    ended: float = math.inf
+
+    @property
+    def costs(self) -> list[int]:
+        """Of each item."""
+        return [item.cost for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The cores, and what they do besides passes; by default a core for everything, and nothing besides.
+
+    `slowdown`: how many times as long work takes while all cores are busy as while one is.
+    `loop_item`, `loop_pass`: seconds of the event loop for each item, and for each pass.
+    `client_item`: seconds of the client for each item; 0 when it is on another machine.
+    """
+
+    cores: float = math.inf
+    slowdown: float = 1.0
+    loop_item: float = 0.0
+    loop_pass: float = 0.0
+    client_item: float = 0.0
+
+    def speed(self, busy: int) -> float:
+        """Seconds of work that each of so many busy threads gets done in a second."""
+        used = min(busy, self.cores)
+        share = (used - 1) / (self.cores - 1) if self.cores > 1 else 0.0
+        return used / busy / (1 + (self.slowdown - 1) * share)
+
+
+def simulate(items: Sequence[Item], policy: BatchPolicy, seconds: PassSeconds, machine: Machine | None = None) -> list[Pass]:
+    """Let items arrive at their moments, which are in order, and answer all that find a place; returns the passes by their start.
+
+    A pass over items of some costs takes `seconds(costs)` of a core.
+    """
+    return _Run(policy, seconds, machine or Machine()).passes(items)
+
+
+class _Cores:
+    """The pieces of work that are running, each with the clock's reading at which it is done, and what is to follow."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._running: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+        self._given = 0.0
+        self.now = 0.0
+
+    def start(self, work: float, then: Callable[[], None]) -> None:
+        heapq.heappush(self._running, (self._given + work, next(self._numbers), then))
+
+    def next_end(self) -> float:
+        """When the next piece is done if nothing else begins; infinity when there is none."""
+        if not self._running:
+            return math.inf
+        return self.now + (self._running[0][0] - self._given) / self._machine.speed(len(self._running))
+
+    def advance(self, now: float) -> None:
+        """Let time go by, not beyond `next_end`, and let follow what is to follow what is done."""
+        if now == self.next_end():
+            self._given = self._running[0][0]  # to the bit
+        elif self._running:
+            self._given += (now - self.now) * self._machine.speed(len(self._running))
+        self.now = now
+        while self._running and self._running[0][0] <= self._given:
+            heapq.heappop(self._running)[2]()
+
+
+class _Thread:
+    """A thread that does one thing after the other: seconds of work, and what is to follow."""
+
+    def __init__(self, cores: _Cores) -> None:
+        self._cores = cores
+        self._is_busy = False
+        self.waiting: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def turn(self) -> bool:
+        """Begin the next thing, if there is one and the last is done; what takes no time is done at once."""
+        if self._is_busy or not self.waiting:
+            return False
+        work, then = self.waiting.popleft()
+        if work:
+            self._is_busy = True
+            self._cores.start(work, partial(self._end, then))
+        else:
+            then()
+        return True
+
+    def _end(self, then: Callable[[], None]) -> None:
+        self._is_busy = False
+        then()
+
+
+class _Run:
+    """One simulation; all its mutable state is here, in the cores and in the two threads. Its methods are what follows on what."""
+
+    def __init__(self, policy: BatchPolicy, seconds: PassSeconds, machine: Machine) -> None:
+        self._policy = policy
+        self._seconds = seconds
+        self._machine = machine
+        self._queue = BatchQueue[Item](policy)
+        self._cores = _Cores(machine)
+        self._client = _Thread(self._cores)
+        self._loop = _Thread(self._cores)
+        self._places = count()
+        self._busy_workers = 0
+        self._dispatch_scheduled = False
+        self._passes: list[Pass] = []
+
+    def passes(self, items: Sequence[Item]) -> list[Pass]:
+        coming = deque(items)
+        while True:
+            window_end = self._window_end()
+            now = min(coming[0].arrives_at if coming else math.inf, self._cores.next_end(), window_end)
+            if now == math.inf:
+                return self._passes
+            self._cores.advance(now)
+            while coming and coming[0].arrives_at <= now:
+                self._client.waiting.append((self._machine.client_item / 2, partial(self._sent, coming.popleft())))
+            if window_end <= now:
+                self._schedule_dispatch()
+            while self._client.turn() or self._loop.turn():
+                pass
+
+    def _window_end(self) -> float:
+        if self._busy_workers == self._policy.workers or self._dispatch_scheduled:
+            return math.inf
+        window_end = self._queue.window_end()
+        return math.inf if window_end is None else window_end
+
+    def _sent(self, item: Item) -> None:
+        self._loop.waiting.append((self._machine.loop_item / 2, partial(self._read, item)))
+
+    def _read(self, item: Item) -> None:
+        if self._queue.count(item.priority) < self._policy.max_queued and self._has_room(item):
+            item.queued_at = self._cores.now
+            item.place = next(self._places)
+            self._queue.push(item)
+            self._schedule_dispatch()
+
+    def _has_room(self, item: Item) -> bool:
+        queued = self._queue.cost(item.priority)
+        return not queued or queued + item.cost <= self._policy.max_queued_cost
+
+    def _schedule_dispatch(self) -> None:
+        # What the loop has to read already is read before, as it is in the batcher, and can share the first batch.
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            self._loop.waiting.append((0.0, self._dispatch))
+
+    def _dispatch(self) -> None:
+        self._dispatch_scheduled = False
+        while self._busy_workers < self._policy.workers and (batch := self._queue.take(self._cores.now)) is not None:
+            self._busy_workers += 1
+            self._passes.append(Pass(self._cores.now, batch.entries))
+            self._note_passed_over(batch.entries[-1])
+            # Handing it over comes before everything else, as it does in the batcher.
+            self._loop.waiting.appendleft((self._machine.loop_pass, partial(self._begin, self._passes[-1])))
+
+    def _begin(self, one: Pass) -> None:
+        self._cores.start(self._seconds(one.costs), partial(self._end, one))
+
+    def _end(self, one: Pass) -> None:
+        one.ended = self._cores.now
+        self._loop.waiting.append((0.0, self._free_worker))
+        self._loop.waiting.extend((self._machine.loop_item / 2, partial(self._answer, item)) for item in one.items)
+
+    def _free_worker(self) -> None:
+        self._busy_workers -= 1
+        self._dispatch()
+
+    def _answer(self, item: Item) -> None:
+        self._client.waiting.append((self._machine.client_item / 2, partial(self._answered, item)))
+
+    def _answered(self, item: Item) -> None:
+        item.answered_at = self._cores.now
+
+    def _note_passed_over(self, youngest: Item) -> None:
+        for item in self._queue:
+            if item.priority is youngest.priority:
+                if item.place > youngest.place:
+                    break
+                item.passed_over += 1
