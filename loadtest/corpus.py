@@ -1,7 +1,8 @@
-"""Seeded support tickets of mixed lengths, all different from each other.
+"""Seeded support tickets of mixed lengths, all different from each other; and long ones.
 
 Lengths follow the distribution that tickets have: lognormal with a median of 26 tokens and a sigma of 0.85, clipped to 4..128.
-English support text has about 0.8 words a token, special tokens aside.
+English support text has about 0.8 words a token, special tokens aside. Long texts are evenly spread over 128 to 256 tokens: e-mails
+with what was quoted, still within the built-in model's limit, so that none of them is cut.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ MEDIAN_TOKENS = 26
 SIGMA = 0.85
 SHORTEST, LONGEST = 4, 128
 WORDS_PER_TOKEN = 0.8
+# The words below have 1.07 tokens each when there are many of them: these are 130 to 245 tokens.
+LONG_WORDS = (125, 215)
 
 WORDS = (  # noqa: SIM905 - as text, it can be read
     " account after again already amount another answer anyone app asked bank before browser button cancel card change"
@@ -32,4 +35,12 @@ def tickets(seed: int) -> Iterator[str]:
     for number in range(1, 10**9):
         tokens = min(max(round(generator.lognormvariate(math.log(MEDIAN_TOKENS), SIGMA)), SHORTEST), LONGEST)
         words = generator.choices(WORDS, k=max(1, round((tokens - 2) * WORDS_PER_TOKEN) - 1))
+        yield f"{' '.join(words)} {seed % 1000}{number}"
+
+
+def long_tickets(seed: int) -> Iterator[str]:
+    """The same of long texts."""
+    generator = random.Random(seed)
+    for number in range(1, 10**9):
+        words = generator.choices(WORDS, k=generator.randint(*LONG_WORDS))
         yield f"{' '.join(words)} {seed % 1000}{number}"

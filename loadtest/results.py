@@ -148,6 +148,8 @@ class Result(_Record):
     lateness: Percentiles | None
     pass_ms: float | None
     gates: list[Gate]
+    # Cores that other processes of the machine used meanwhile: what they took may show in all times above.
+    other_cpu: float | None = None
 
 
 def read_result(path: Path) -> Result:

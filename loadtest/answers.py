@@ -1,0 +1,89 @@
+"""What the right answer is: answers are checked against what the server itself said of the same text, asked alone beforehand.
+
+The server promises that an answer does not depend on what else is in the pass, to the bit, so confidences are compared too, to the
+last of the 6 decimals that it prints. A server that pads its batches cannot promise that: of it, only labels are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import orjson
+
+OK: Final = "ok"
+LEFT: Final = "left"  # the client went before the answer came, as it was told to
+DISCONNECTED: Final = "disconnected"  # no connection, or it broke before the answer was complete
+TIMEOUT: Final = "timeout"  # no answer for so long that the client gave up, unasked
+WRONG_LABEL: Final = "wrong_label"
+WRONG_CONFIDENCE: Final = "wrong_confidence"
+MALFORMED: Final = "malformed"
+
+TOLERANCE = 1.5e-6  # one unit of the last decimal, and what binary fractions do to it
+
+
+class Answer(NamedTuple):
+    """Of one text."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the server said of the known texts on its own, and of itself.
+
+    `labels` are all that its model has, empty if it does not tell. `pass_ms` is the median time of a pass with one known text,
+    None if the server does not tell. With `exact`, confidences must be the same again.
+    """
+
+    model: str = ""
+    labels: frozenset[str] = frozenset()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    exact: bool = True
+    pass_ms: float | None = None
+
+    def expected(self, texts: Sequence[str]) -> tuple[Answer | None, ...]:
+        """For each text, its answer, None if it is not known."""
+        return tuple(self.answers.get(text) for text in texts)
+
+
+def parse_answers(body: bytes) -> list[Answer]:
+    """The answers in a response's body, in the singular or plural. Raises `ValueError` if it has another form."""
+    try:
+        content = orjson.loads(body)
+        if "prediction" in content:
+            return [_answer(content["prediction"], content["confidence"])]
+        return [_answer(*pair) for pair in zip(content["predictions"], content["confidences"], strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not an answer of /classify: {error}") from error
+
+
+def judge(status: int, body: bytes, expected: Sequence[Answer | None], reference: Reference) -> str:
+    """The outcome of a request that was answered: OK, or what is wrong; a status other than 200 stands for itself.
+
+    `expected` has an entry for each text that was sent.
+    """
+    if status != 200:
+        return str(status)
+    try:
+        found = parse_answers(body)
+    except ValueError:
+        return MALFORMED
+    if len(found) != len(expected) or (reference.labels and not all(answer.label in reference.labels for answer in found)):
+        return MALFORMED
+    pairs = [(right, answer) for right, answer in zip(expected, found, strict=True) if right is not None]
+    if any(answer.label != right.label for right, answer in pairs):
+        return WRONG_LABEL
+    if reference.exact and any(abs(answer.confidence - right.confidence) > TOLERANCE for right, answer in pairs):
+        return WRONG_CONFIDENCE
+    return OK
+
+
+def _answer(label: object, confidence: object) -> Answer:
+    if not isinstance(label, str) or not label:
+        raise ValueError("a label must be a text")
+    if not isinstance(confidence, float | int) or not 0.0 < confidence <= 1.0:
+        raise ValueError("a confidence must be a number over 0 and at most 1")
+    return Answer(label, confidence)

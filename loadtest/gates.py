@@ -1,0 +1,81 @@
+"""Gates: what a run must keep to, by scenario, in a file; each bound that is broken is named with its figures.
+
+[NAME] in `gates.toml` may have
+- max_error_rate: errors over requests; 0 where it is not given, so that no error passes unseen;
+- min_achieved: good answers a second over requests a second;
+- max_p99_passes: p99 latency over the time of one pass on the idle server (`pass_ms`), which makes it a bound for all machines;
+- p99_of: the group of requests whose latency that is, by default all good answers.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from loadtest.results import Gate, Result
+from loadtest.scenarios import CLOSED, SCENARIOS, find_scenario
+
+GATES_FILE = Path(__file__).with_name("gates.toml")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GatesError(Exception):
+    """Raised when a file of gates is wrong; the message names it and what is wrong."""
+
+
+class Bounds(BaseModel):
+    """Of one scenario; None where there is no bound."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    max_error_rate: Share = 0.0
+    min_achieved: Share | None = None
+    max_p99_passes: Annotated[float, Field(gt=0)] | None = None
+    p99_of: str | None = None
+
+
+_BOUNDS = TypeAdapter(dict[str, Bounds])
+
+
+def read_gates(path: Path = GATES_FILE) -> dict[str, Bounds]:
+    """The bounds by scenario. Raises `GatesError`."""
+    try:
+        gates = _BOUNDS.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise GatesError(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise GatesError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if unknown := sorted(set(gates) - {*SCENARIOS, CLOSED.name}):
+        raise GatesError(f"{path}: {', '.join(unknown)}: no such scenario")
+    for name, bounds in gates.items():
+        if bounds.p99_of is not None and bounds.p99_of not in find_scenario(name).groups:
+            raise GatesError(f"{path}: {name}.p99_of: no such group: {bounds.p99_of}")
+    return gates
+
+
+def check(result: Result, bounds: Bounds) -> list[Gate]:
+    """The gates of a result. One that cannot be measured (no answer, no pass time) is left out:
+    errors, or answers that are missing, break the others.
+    """
+    errors = sum(result.errors.values())
+    gates = [_at_most("error rate", bounds.max_error_rate, errors / result.requests if result.requests else 1.0)]
+    if bounds.min_achieved is not None:
+        achieved = result.achieved_rate / result.offered_rate if result.offered_rate else 0.0
+        gates.append(
+            Gate(name="achieved over offered", bound=bounds.min_achieved, measured=achieved, passed=achieved >= bounds.min_achieved)
+        )
+    if bounds.max_p99_passes is not None and result.pass_ms:
+        latency = result.groups.get(bounds.p99_of) if bounds.p99_of else result.latency
+        name = f"p99 of {bounds.p99_of} in passes" if bounds.p99_of else "p99 in passes"
+        if latency is not None:
+            gates.append(_at_most(name, bounds.max_p99_passes, latency.p99 / result.pass_ms))
+    return gates
+
+
+def _at_most(name: str, bound: float, measured: float) -> Gate:
+    return Gate(name=name, bound=bound, measured=measured, passed=measured <= bound)

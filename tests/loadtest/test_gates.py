@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.gates import Bounds, GatesError, check, read_gates
+from loadtest.measure import summarize
+from loadtest.results import Gate
+from loadtest.scenarios import SCENARIOS
+from tests.loadtest.test_measure import run, sample
+
+
+def gates_file(folder: Path, text: str) -> Path:
+    path = folder / "gates.toml"
+    path.write_text(text)
+    return path
+
+
+def broken(gates: list[Gate]) -> list[tuple[str, float, float]]:
+    return [(gate.name, gate.bound, round(gate.measured, 2)) for gate in gates if not gate.passed]
+
+
+GOOD = summarize(run([sample(number / 10, 10) for number in range(99)]))
+
+
+def test_a_run_within_its_bounds_breaks_no_gate() -> None:
+    gates = check(GOOD, Bounds(min_achieved=0.99, max_p99_passes=3))
+    assert [gate.name for gate in gates] == ["error rate", "achieved over offered", "p99 in passes"]
+    assert broken(gates) == []
+
+
+def test_an_error_breaks_the_error_rate_even_if_no_bound_is_given() -> None:
+    result = summarize(run([sample(number / 10, 10, "429" if number == 5 else "ok") for number in range(100)]))
+    assert broken(check(result, Bounds())) == [("error rate", 0.0, 0.01)]
+    assert broken(check(result, Bounds(max_error_rate=0.01))) == []
+
+
+def test_what_a_scenario_expects_is_no_error() -> None:
+    result = summarize(run([sample(1), sample(2, 1, "429")], "overload"))
+    assert broken(check(result, Bounds())) == []
+
+
+def test_too_few_answers_break_the_achieved_rate() -> None:
+    result = summarize(run([sample(number / 10, 10 if number < 80 else 9000) for number in range(100)]))
+    assert broken(check(result, Bounds(min_achieved=0.9))) == [("achieved over offered", 0.9, 0.8)]
+
+
+def test_a_slow_p99_breaks_its_bound_in_passes_of_the_idle_server() -> None:
+    # 40 ms, where one pass takes 5.
+    result = summarize(run([sample(number / 10, 40) for number in range(100)]))
+    assert broken(check(result, Bounds(max_p99_passes=7))) == [("p99 in passes", 7, 8)]
+    assert broken(check(result, Bounds(max_p99_passes=9))) == []
+
+
+def test_the_p99_may_be_that_of_a_group() -> None:
+    samples = [
+        sample(number / 10, 400 if number % 2 else 40, group="bulk" if number % 2 else "interactive") for number in range(100)
+    ]
+    bounds = Bounds(max_p99_passes=9, p99_of="interactive")
+    assert broken(check(summarize(run(samples, "mixed")), bounds)) == []
+    assert broken(check(summarize(run(samples, "mixed")), Bounds(max_p99_passes=9))) == [("p99 in passes", 9, 80)]
+    slow = [each._replace(answered=each.answered + 0.02) for each in samples]
+    assert broken(check(summarize(run(slow, "mixed")), bounds)) == [("p99 of interactive in passes", 9, 12)]
+
+
+def test_a_server_that_answers_nothing_breaks_what_can_be_measured() -> None:
+    result = summarize(run([sample(1, 5, "disconnected")]))
+    assert broken(check(result, Bounds(min_achieved=0.5, max_p99_passes=9))) == [
+        ("error rate", 0.0, 1.0),
+        ("achieved over offered", 0.5, 0.0),
+    ]
+
+
+def test_the_file_of_the_repository_bounds_every_scenario() -> None:
+    assert list(read_gates()) == [*SCENARIOS, "closed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[stedy]", "stedy: no such scenario"),
+        ("[steady]\nmax_errors = 1", "steady.max_errors: Extra inputs are not permitted"),
+        ("[steady]\nmax_error_rate = 2", "steady.max_error_rate: Input should be less than or equal to 1"),
+        ("[steady]\nmin_achieved = '1'", "steady.min_achieved: Input should be a valid number"),
+        ("[steady]\nmax_p99_passes = nan", "steady.max_p99_passes: Input should be"),
+        ("[steady]\np99_of = 'bulk'", "steady.p99_of: no such group"),
+        ("steady = 1", "steady: "),
+        ("[steady", "gates.toml: "),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused_and_the_mistake_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(GatesError) as caught:
+        read_gates(gates_file(tmp_path, text))
+    assert said in str(caught.value)
+    assert "gates.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GatesError, match=r"none\.toml"):
+        read_gates(tmp_path / "none.toml")
