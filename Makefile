@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest loadtest-all loadtest-ui comparison ladder model lock clean
+.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest loadtest-all loadtest-ui compare ladder model lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,7 +66,7 @@ loadtest-all: setup-dev ## all scenarios, one after another, and their gates: so
 loadtest-ui: setup-dev ## Locust's web page on 127.0.0.1:8089, for the scenario of SCENARIO
 	$(BIN)/python -m loadtest.run --ui
 
-comparison: setup-build setup-dev ## ours against what people do today, in one run; builds the models first
+compare: setup-build setup-dev ## ours against what people do today, in one run; builds the models first
 	$(BIN)/python -m loadtest.baselines.run
 
 ladder: setup-build ## every step from PyTorch to the served engine, measured here; SHAPE=minilm or distilbert, OUT a folder
