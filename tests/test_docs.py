@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from loadtest.scenarios import SCENARIOS
 from models.bundle import embedded_bundle
 from server.cli import app
 from server.settings import Settings
@@ -49,7 +50,12 @@ def test_every_command_is_in_the_readme() -> None:
     assert commands
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/batching.md", "docs/engine.md", "docs/ladder.md"])
+def test_every_scenario_of_the_load_tests_is_listed_and_no_other_is() -> None:
+    table = README.partition("| scenario | is |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == list(SCENARIOS)
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/batching.md", "docs/engine.md", "docs/ladder.md", "docs/performance.md"])
 def test_every_relative_link_leads_somewhere(file: str) -> None:
     page = ROOT / file
     links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
