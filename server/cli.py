@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from server.commands.build import build
+from server.commands.capacity import capacity
 from server.commands.classify import classify
 from server.commands.compare import compare
 from server.commands.ladder import ladder
@@ -22,5 +23,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, train, build, verify, tune, lengths, compare, ladder):
+for command in (serve, classify, train, build, verify, tune, lengths, compare, capacity, ladder):
     app.command()(command)
