@@ -4,7 +4,11 @@
 - max_error_rate: errors over requests; 0 where it is not given, so that no error passes unseen;
 - min_achieved: good answers a second over requests a second;
 - max_p99_passes: p99 latency over the time of one pass on the idle server (`pass_ms`), which makes it a bound for all machines;
-- p99_of: the group of requests whose latency that is, by default all good answers.
+- p99_of: the group of requests whose latency that is, by default all good answers;
+- max_memory_growth: what the server's memory has grown by at the end, as a share of what it was after a sixth of the run (5 minutes
+  of half an hour, when all is warm).
+
+A machine that is busy with other things breaks gates, too: the result says how many cores others used (`other_cpu`).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ class Bounds(BaseModel):
     min_achieved: Share | None = None
     max_p99_passes: Annotated[float, Field(gt=0)] | None = None
     p99_of: str | None = None
+    max_memory_growth: Annotated[float, Field(gt=0)] | None = None
 
 
 _BOUNDS = TypeAdapter(dict[str, Bounds])
@@ -59,7 +64,7 @@ def read_gates(path: Path = GATES_FILE) -> dict[str, Bounds]:
 
 
 def check(result: Result, bounds: Bounds) -> list[Gate]:
-    """The gates of a result. One that cannot be measured (no answer, no pass time) is left out:
+    """The gates of a result. One that cannot be measured (no answer, no pass time, no memory) is left out:
     errors, or answers that are missing, break the others.
     """
     errors = sum(result.errors.values())
@@ -74,7 +79,14 @@ def check(result: Result, bounds: Bounds) -> list[Gate]:
         name = f"p99 of {bounds.p99_of} in passes" if bounds.p99_of else "p99 in passes"
         if latency is not None:
             gates.append(_at_most(name, bounds.max_p99_passes, latency.p99 / result.pass_ms))
+    if bounds.max_memory_growth is not None and (growth := _memory_growth(result)) is not None:
+        gates.append(_at_most("memory growth", bounds.max_memory_growth, growth))
     return gates
+
+
+def _memory_growth(result: Result) -> float | None:
+    warm = [second.server_rss for second in result.series if second.at >= result.seconds / 6 and second.server_rss is not None]
+    return warm[-1] / warm[0] - 1 if warm else None
 
 
 def _at_most(name: str, bound: float, measured: float) -> Gate:

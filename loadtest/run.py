@@ -318,6 +318,8 @@ def main() -> int:
             show_ui(scenario, options, target, reference, capacity)
     except (OptionError, GatesError, AskError, RunError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -21,7 +21,8 @@ TIMING = "tokenize;dur=0.100, queue;dur=0.200, inference;dur=2.000, total;dur=2.
 class FakeServer:
     """Counts in `requests` what was asked, from 1; the answers to the numbers from `lies_from` on have a wrong label, say.
 
-    `stall` is how long, in seconds, the whole server stands still at request number `stalls_at`; `delay` how long an answer takes.
+    `stall` is how long, in seconds, the whole server stands still at request number `stalls_at`, `stalled` from when to
+    when that was, by `time.perf_counter`; `delay` is how long an answer takes.
     `accepted` counts connections, `abandoned` the requests whose client left before its answer.
     """
 
@@ -35,6 +36,7 @@ class FakeServer:
     with_scores: bool = True
     metrics: str = ""
     requests: int = 0
+    stalled: tuple[float, float] = (0.0, 0.0)
     accepted: int = 0
     abandoned: int = 0
     bodies: list[dict[str, object]] = field(default_factory=list)
@@ -71,7 +73,9 @@ class FakeServer:
         self.requests += 1
         self.bodies.append(body)
         if self.requests == self.stalls_at:
+            begin = time.perf_counter()
             time.sleep(self.stall)  # noqa: ASYNC251 - the event loop, and so the whole server, stands still
+            self.stalled = begin, time.perf_counter()
         await asyncio.sleep(self.delay)
         status, content = self.answer(body)
         headers = f"Server-Timing: {TIMING}\r\n" if status == 200 else "Retry-After: 3\r\n"

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadtest.gates import Bounds, GatesError, check, read_gates
 from loadtest.measure import summarize
+from loadtest.monitor import Reading
 from loadtest.results import Gate
 from loadtest.scenarios import SCENARIOS
-from tests.loadtest.test_measure import run, sample
+from tests.loadtest.test_measure import BEGIN, run, sample
 
 
 def gates_file(folder: Path, text: str) -> Path:
@@ -62,6 +64,14 @@ def test_the_p99_may_be_that_of_a_group() -> None:
     assert broken(check(summarize(run(samples, "mixed")), Bounds(max_p99_passes=9))) == [("p99 in passes", 9, 80)]
     slow = [each._replace(answered=each.answered + 0.02) for each in samples]
     assert broken(check(summarize(run(slow, "mixed")), bounds)) == [("p99 of interactive in passes", 9, 12)]
+
+
+def test_memory_that_grows_after_the_first_sixth_breaks_its_bound() -> None:
+    readings = [Reading(BEGIN + at, 0.0, 0.0, 1e8 + 1e6 * (50 * min(at, 10) + at), None) for at in range(61)]
+    result = summarize(replace(run([sample(1)], seconds=60), readings=readings))
+    # 610 MB after ten seconds, then one more each second.
+    assert broken(check(result, Bounds(max_memory_growth=0.05))) == [("memory growth", 0.05, 0.08)]
+    assert broken(check(result, Bounds(max_memory_growth=0.1))) == []
 
 
 def test_a_server_that_answers_nothing_breaks_what_can_be_measured() -> None:
