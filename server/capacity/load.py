@@ -126,12 +126,14 @@ class Load:
             uvloop.run(closed_loop(self._url, requests, Reference(), record, clients=self._clients, seconds=seconds))
         rate = outcomes[OK] / (time.perf_counter() - started)
         self._check(outcomes)
+        if not rate:
+            raise ServerFailed(f"{self._url}: not one good answer in {seconds:.1f} s")
         return Saturation(rate, _costs(before, self._usage(), outcomes[OK]))
 
     def offer(self, rate: float, seconds: float, bound: float = math.inf) -> Step:
         """Offer requests at a rate; given up as soon as their p99 is certain to be over the bound."""
         self._seed += 1
-        moments = list(poisson([Pace("", seconds, rate)], self._seed))
+        moments = list(poisson([Pace("", seconds, rate)], self._seed)) or [0.0]
         chosen = list(islice(self._coming, len(moments)))
         calls = [(moment, request) for moment, (_, request) in zip(moments, chosen, strict=True)]
         recorder = _Recorder(bound, math.floor(len(moments) * LATE_SHARE))
@@ -152,6 +154,7 @@ class Load:
     def _usage(self) -> _Usage | None:
         if self._process is None:
             return None
+        self._process.check()
         snapshot = scrape(self._url)
         if snapshot is None:
             raise ServerFailed(f"{self._url}/metrics: no answer")

@@ -31,7 +31,7 @@ from server.capacity.search import search
 
 # How often each answer counts, each time with what is left drawn anew.
 DRAWS: Final = 5
-# A rate is tried for so many seconds, but no more texts than that; the first part, in which the queue fills, does not count.
+# A rate is tried for so many seconds, but no more texts than that; the first share, while the queue fills, does not count.
 SECONDS: Final = 12.0
 MOST_TEXTS: Final = 6_000
 FILLING_SHARE: Final = 0.2
@@ -69,9 +69,9 @@ class Model:
     def offer(self, rate: float) -> Simulated:
         """What a rate is like in the long run."""
         seconds = min(SECONDS, MOST_TEXTS / rate)
-        moments = list(poisson([Pace("", seconds, rate)], SEED))
+        moments = list(poisson([Pace("", seconds, rate)], SEED)) or [0.0]
         texts = list(islice(cycle(range(len(self.lengths))), len(moments)))
-        return self._judged([self._run(moments, texts)], seconds * FILLING_SHARE)
+        return self._judged([self._run(moments, texts)], FILLING_SHARE)
 
     def highest_rate(self, bound: float, guess: float) -> float | None:
         """The highest rate with p99 within so many seconds; None where even very low ones are over it."""
@@ -97,11 +97,10 @@ class Model:
 
     def _judged(self, runs: Sequence[tuple[list[Item], list[Pass]]], filling: float) -> Simulated:
         generator = random.Random(SEED)
-        counted = [item.latency for items, _ in runs for item in items if item.arrives_at >= filling]
+        counted = [item.latency for items, _ in runs for item in items[int(len(items) * filling) :]]
         latencies = sorted(latency + rest for latency in counted for rest in generator.choices(self.rests, k=DRAWS))
-        seconds = sum(items[-1].arrives_at for items, _ in runs)
-        requests, passes = (sum(map(len, ones)) for ones in zip(*runs, strict=True))
-        busy = requests * self.machine.loop_item + passes * self.machine.loop_pass
+        seconds = sum(max(one.ended for one in passes) for _, passes in runs)
+        busy = sum(len(items) * self.machine.loop_item + len(passes) * self.machine.loop_pass for items, passes in runs)
         return Simulated(percentile(latencies, 50), percentile(latencies, 99), busy / seconds)
 
 

@@ -101,9 +101,9 @@ def test_places_are_of_each_class() -> None:
 
 
 def test_so_is_the_room_for_costs_and_an_empty_queue_takes_any() -> None:
-    items = [Item(1, 0.0), Item(9, 0.01), Item(1, 0.02), Item(9, 0.03, BULK)]
-    simulate(items, replace(ONE_WORKER, max_queued_cost=9), tenth)
-    assert [item.latency < math.inf for item in items] == [True, True, False, True]
+    items = [Item(1, 0.0), Item(9, 0.01), Item(1, 0.02), Item(1, 0.03), Item(20, 0.04, BULK)]
+    simulate(items, replace(ONE_WORKER, max_queued_cost=10), tenth)
+    assert [item.latency < math.inf for item in items] == [True, True, True, False, True]
 
 
 def test_the_same_input_gives_the_same_run() -> None:
@@ -167,6 +167,13 @@ def test_threads_share_the_cores_evenly() -> None:
     assert latencies(items) == pytest.approx([0.3, 0.2])
 
 
+def test_who_comes_while_others_share_finds_them_as_far_as_they_got() -> None:
+    items = [Item(200, 0.0), Item(200, 0.0), Item(50, 0.1)]
+    # At 0.1 the first two have 0.15 s left each. Three share until the last is done, at 0.25; then they have 0.1 s left each.
+    simulate(items, replace(ORDERED, workers=3, max_items=1), by_cost, Machine(cores=1))
+    assert latencies(items) == pytest.approx([0.45, 0.45, 0.15])
+
+
 def test_busy_cores_slow_each_other_down() -> None:
     machine = Machine(cores=3, slowdown=1.5)
     assert [machine.speed(busy) for busy in (1, 2, 3, 6)] == pytest.approx([1, 1 / 1.25, 1 / 1.5, 1 / 3])
@@ -197,3 +204,15 @@ def test_what_the_loop_has_to_read_already_is_read_before_a_batch_is_taken() -> 
     items = [Item(1, 0.0), Item(2, 0.001), Item(3, 0.002), Item(4, 0.015)]
     # The first is read until 0.010; the other two have come by then, and the last one has not.
     assert costs(simulate(items, ONE_WORKER, tenth, Machine(loop_item=0.020))) == [[1, 2, 3], [4]]
+
+
+def test_so_it_is_while_a_worker_becomes_free() -> None:
+    items = [Item(1, 0.0), Item(2, 0.105), Item(3, 0.106)]
+    # The pass ends at 0.110, while the second is being read; the third is read before the loop looks after the worker.
+    assert costs(simulate(items, ONE_WORKER, tenth, Machine(loop_item=0.020))) == [[1], [2, 3]]
+
+
+def test_a_window_counts_from_when_the_loop_has_read_the_item() -> None:
+    item = Item(10, 0.0)
+    simulate([item], STRICT_WINDOW, by_cost, Machine(loop_item=0.020))
+    assert item.latency == pytest.approx(0.010 + 0.040 + 0.010 + 0.010)
