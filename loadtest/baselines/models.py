@@ -37,8 +37,8 @@ def made(folder: Path = FOLDER) -> Bundles:
         )
     for engine, bundle in (("packed", bundles.packed), ("padded", bundles.padded)):
         if not bundle.exists():
-            options = ("--engine", engine, "--name", "comparison", *_files("--dev", "dev"), *_files("--calibration", "train"))
-            _supportbot("build", str(checkpoint), str(bundle), *options)
+            texts = (*_files("--dev", "dev"), *_files("--calibration", "train"), "--test", f"tickets={LABELLED}")
+            _supportbot("build", str(checkpoint), str(bundle), "--engine", engine, "--name", "comparison", *texts)
     return bundles
 
 

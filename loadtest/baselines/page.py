@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from loadtest.baselines.comparison import OURS, SHARES, SYSTEMS, TITLES, Comparison, Point, Spread, read_comparison
+from loadtest.baselines.comparison import OURS, OURS_WINDOW, SHARES, SYSTEMS, TITLES, Comparison, Point, Spread, read_comparison
 
 RESULT: Final = Path("docs/performance.json")
 CHART: Final = Path("docs/performance.png")
@@ -65,13 +65,12 @@ def summary(comparison: Comparison) -> str:
 def ratios(comparison: Comparison) -> str:
     """How often the others' highest rate goes into ours."""
     ours = comparison.highest_rate(OURS).middle
+    others = {system: comparison.highest_rate(system).middle for system in SYSTEMS if system not in {OURS, OURS_WINDOW}}
     parts = [
-        f"{ours / rate:.1f} times that of {TITLES[system]}"
-        if (rate := comparison.highest_rate(system).middle)
-        else f"{TITLES[system]} has none"
-        for system in SYSTEMS[1:]
+        f"{ours / rate:.1f} times that of {TITLES[system]}" if rate else f"{TITLES[system]} has none"
+        for system, rate in others.items()
     ]
-    return f"The highest rate with p99 under {comparison.bound_ms:.0f} ms is {'; '.join(parts)}."
+    return f"SupportBot's highest rate with p99 under {comparison.bound_ms:.0f} ms is {'; '.join(parts)}."
 
 
 def details(comparison: Comparison) -> str:
@@ -125,10 +124,10 @@ def _caption(comparison: Comparison) -> str:
     machine = comparison.machine
     packages = ", ".join(f"{name} {version}" for name, version in comparison.packages.items())
     noise = Spread.of([point.other_cpu for point in comparison.points])
+    rounds = f"medians of {comparison.repeats} interleaved rounds (least - most)" if comparison.repeats > 1 else "one round"
     return (
         f"{machine.cores} cores of {machine.processor}, generator included, {comparison.started[:10]}; Python {machine.python},"
-        f" {packages}. Texts/s, ms; medians of {comparison.repeats} interleaved rounds"
-        f"{' (least - most)' if comparison.repeats > 1 else ''}, {comparison.seconds:g} s a rate. SupportBot's capacity was"
+        f" {packages}. Texts/s and ms; {rounds}, {comparison.seconds:g} s a rate. SupportBot's capacity was"
         f" {comparison.capacity:.0f} texts/s. Other work on the machine took {noise.middle:.2f} cores (at most {noise.most:.2f})."
     )
 

@@ -56,7 +56,7 @@ BOUND = 0.25  # seconds
 PATIENCE, PROBE_PATIENCE = 5.0, 1.0
 # Capacity is the most of so many undisturbed stretches: noise only ever takes from it.
 CAPACITY_CLIENTS, CAPACITY_SECONDS, CAPACITY_STRETCHES = 64, 3.0, 4
-ALONE_TEXTS = 40
+ALONE_TEXTS = 60
 # A measurement during which others took more cores than this was disturbed: it is made again, and the least disturbed one counts.
 QUIET = 0.25
 WARM_RATE, WARM_SECONDS = 40.0, 1.0
