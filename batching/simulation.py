@@ -11,8 +11,8 @@ of a busy server takes about a second, and the same input gives the same output.
 5. The client spends the other half of its seconds on reading the answer.
 
 The client and the loop do one thing after the other. Threads with something to do share the cores evenly (processor sharing): each
-has one as long as there are enough. Busy cores slow each other down, since they share caches and memory: not at all while one is
-busy, by `slowdown` while all are, in proportion between.
+has one as long as there are enough. Busy cores slow each other down, since they share caches and memory: by `slowdown` while all
+are busy, not at all while one of several is, in proportion between.
 
 So one speed holds for all that is running, and one clock, of the work that each piece has been given since the start, tells when
 each is done; it goes at that speed.
@@ -78,7 +78,7 @@ class Pass:
 class Machine:
     """The cores, and what they do besides passes; by default a core for everything, and nothing besides.
 
-    `slowdown`: how many times as long work takes while all cores are busy as while one is.
+    `slowdown`: how many times as long as by itself work takes while all cores are busy.
     `loop_item`, `loop_pass`: seconds of the event loop for each item, and for each pass.
     `client_item`: seconds of the client for each item; 0 when it is on another machine.
     """
@@ -92,7 +92,7 @@ class Machine:
     def speed(self, busy: int) -> float:
         """Seconds of work that each of so many busy threads gets done in a second."""
         used = min(busy, self.cores)
-        share = (used - 1) / (self.cores - 1) if self.cores > 1 else 0.0
+        share = (used - 1) / (self.cores - 1) if self.cores > 1 else 1.0
         return used / busy / (1 + (self.slowdown - 1) * share)
 
 

@@ -38,6 +38,7 @@ Mask = NDArray[np.bool_]
 Progress = tuple[list[float], list[float]]
 
 HERE = "started here"  # as a target: a server that the run itself started
+ALL = "all"  # as a group: all good answers
 STRETCHES = 10
 SHARES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 HIGHEST_MICROSECONDS = 600_000_000
@@ -97,8 +98,10 @@ def summarize(run: Run) -> Result:
     seconds = sum(pace.seconds for pace in run.paces)
     outcomes = Counter(sample.outcome for sample in run.samples)
     good = columns.good
+    groups = _groups(columns)
     edges = np.linspace(0, seconds, STRETCHES + 1)
-    stretches = [percentiles(columns.latency[good & columns.starting(*pair)]) for pair in pairwise(edges)]
+    parts = [columns.starting(*pair) for pair in pairwise(edges)]
+    stretches = [percentiles(columns.latency[good & part]) for part in parts]
     rss = [reading.server_rss / 1e6 for reading in run.readings if reading.server_rss is not None]
     return Result(
         scenario=run.scenario.name,
@@ -122,7 +125,7 @@ def summarize(run: Run) -> Result:
         histogram=str(recorded(columns.latency[good]).encode(), "ascii"),
         stretches=[stretch for stretch in stretches if stretch is not None],
         stages=_split(columns),
-        groups=_groups(columns),
+        groups={name: found for name, mask in groups.items() if (found := percentiles(columns.latency[mask])) is not None},
         series=_series(columns, run, seconds),
         phases=_phases(columns, run.paces),
         batches=batches_between(run.before, run.after),
@@ -134,6 +137,7 @@ def summarize(run: Run) -> Result:
         lateness=percentiles((columns.sent - columns.intended) * 1000),
         pass_ms=run.reference.pass_ms,
         gates=[],
+        typical_p99={name: _typical_p99(columns, mask, parts) for name, mask in ({ALL: good} | groups).items() if mask.any()},
         other_cpu=_other_cpu(run, seconds),
     )
 
@@ -203,14 +207,19 @@ def _split(columns: Columns) -> dict[str, Percentiles]:
     return {name: found for name, values in told.items() if (found := percentiles(values)) is not None}
 
 
-def _groups(columns: Columns) -> dict[str, Percentiles]:
+def _groups(columns: Columns) -> dict[str, Mask]:
     """The good answers by class of request; and by status, where there are several, all answers of each."""
     good = columns.good
     masks = {group: good & (columns.group == group) for group in sorted(set(columns.group) - {""})}
     statuses = sorted({outcome for outcome in columns.outcome if outcome.isdigit()})
     if statuses:
         masks |= {"200": good} | {status: columns.outcome == status for status in statuses}
-    return {name: found for name, mask in masks.items() if (found := percentiles(columns.latency[mask])) is not None}
+    return masks
+
+
+def _typical_p99(columns: Columns, mask: Mask, parts: Sequence[Mask]) -> float:
+    found = [columns.latency[mask & part] for part in parts]
+    return float(np.median([np.percentile(latency, 99) for latency in found if len(latency)]))
 
 
 def _phases(columns: Columns, paces: Sequence[Pace]) -> list[Phase]:

@@ -148,6 +148,8 @@ class Result(_Record):
     lateness: Percentiles | None
     pass_ms: float | None
     gates: list[Gate]
+    # The median of the p99 of the stretches, of all good answers ("all") and of each group; seconds of disturbance leave it alone.
+    typical_p99: dict[str, float] = {}
     # Cores that other processes of the machine used meanwhile: what they took may show in all times above.
     other_cpu: float | None = None
 

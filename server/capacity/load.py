@@ -89,14 +89,6 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
     return ascending[math.ceil(len(ascending) * percent / 100) - 1] if ascending else math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Saturation:
-    """Good answers a second while there is always more to do; the costs as in a step."""
-
-    rate: float
-    costs: Costs | None
-
-
 class Load:
     """Puts load on one server; `process` is its own if it is ours. The texts are sent in turn, again and again.
 
@@ -113,22 +105,22 @@ class Load:
         self._coming = cycle(enumerate(requests))
         self._seed = 0
 
-    def saturate(self, seconds: float) -> Saturation:
-        """So many clients send as soon as they are answered that the server is never without work."""
+    def saturate(self, seconds: float) -> float:
+        """Good answers a second while so many clients send as soon as they are answered that the server is never without work."""
         outcomes: Counter[str] = Counter()
         requests = (request for _, request in self._coming)
 
         def record(sample: Sample) -> None:
             outcomes[sample.outcome] += 1
 
-        before, started = self._usage(), time.perf_counter()
+        started = time.perf_counter()
         with _quiet_collector():
             uvloop.run(closed_loop(self._url, requests, Reference(), record, clients=self._clients, seconds=seconds))
         rate = outcomes[OK] / (time.perf_counter() - started)
         self._check(outcomes)
         if not rate:
             raise ServerFailed(f"{self._url}: not one good answer in {seconds:.1f} s")
-        return Saturation(rate, _costs(before, self._usage(), outcomes[OK]))
+        return rate
 
     def offer(self, rate: float, seconds: float, bound: float = math.inf) -> Step:
         """Offer requests at a rate; given up as soon as their p99 is certain to be over the bound."""

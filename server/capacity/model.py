@@ -1,44 +1,39 @@
 """A machine as the simulation sees it, from measured costs, and what it predicts.
 
 - A pass takes what passes take in this process, alone (`models.build.pass_times`).
-- How much slower everything is while all cores are busy: the CPU time of the server's passes at saturation, over what they would
-  have taken alone.
 - The event loop takes some seconds for each request and some for each pass: the straight line through its CPU time a request over
-  passes a request, at rates from light to saturated, whose batches are of different sizes.
+  passes a request, at a light load and at the highest rate, whose batches are of different sizes.
 - The client takes CPU time on the same cores. For machines to buy, it is left out.
-- What is left of the latencies at a light load, the kernel's and the interpreter's ways of switching between threads above all, is
-  added to each answer, drawn at random.
+- How much slower everything is while all cores are busy: as much as makes the simulated median at the highest rate the measured
+  one. Caches and memory that are shared are in this, and what costs time without being anybody's work: switching between threads.
+- What p50 and p99 are beyond the simulated ones at a light load is added at all loads.
 
-The points by which the model is judged have no part in this. They are simulated with the very moments and texts that were sent, so
-that chance plays the same game in both.
+So the model is fixed at both ends. The points between them, by which it is judged, have no part in it. They are simulated with the
+very moments and texts that were sent, so that chance plays the same game in both.
 """
 
 from __future__ import annotations
 
-import math
-import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Final
 
 from batching import BatchPolicy
-from batching.simulation import Item, Machine, Pass, PassSeconds, simulate
+from batching.simulation import Item, Machine, PassSeconds, simulate
 from loadtest.arrivals import Pace, poisson
-from server.capacity.load import Saturation, Step, percentile
+from server.capacity.load import Step, percentile
 from server.capacity.search import search
 
-# How often each answer counts, each time with what is left drawn anew.
-DRAWS: Final = 5
 # A rate is tried for so many seconds, but no more texts than that; the first share, while the queue fills, does not count.
 SECONDS: Final = 12.0
 MOST_TEXTS: Final = 6_000
 FILLING_SHARE: Final = 0.2
 TOLERANCE: Final = 0.03
 SEED: Final = 1
-# Texts that are there from the start, to see what passes cost at saturation.
-SATURATED_TEXTS: Final = 2_000
+MOST_SLOWDOWN: Final = 2.0
+HALVINGS: Final = 8
 # Passes a request that differ by less determine no line.
 LEAST_RANGE: Final = 0.1
 
@@ -54,24 +49,28 @@ class Simulated:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One machine with one server. `lengths` are those of the texts by their index, in tokens; `rests` are seconds."""
+    """One machine with one server. `lengths` are those of the texts by their index, in tokens.
+
+    `p50_rest` and `p99_rest` are the seconds by which latencies are longer than the work explains.
+    """
 
     machine: Machine
     policy: BatchPolicy
     pass_seconds: PassSeconds
     lengths: Sequence[int]
-    rests: Sequence[float] = (0.0,)
+    p50_rest: float = 0.0
+    p99_rest: float = 0.0
 
-    def replay(self, steps: Sequence[Step]) -> Simulated:
-        """What these steps, together, should have been like."""
-        return self._judged([self._run(step.moments, step.texts) for step in steps], 0.0)
+    def replay(self, step: Step) -> Simulated:
+        """What a step should have been like."""
+        return self._simulated(step.moments, step.texts, 0.0)
 
     def offer(self, rate: float) -> Simulated:
         """What a rate is like in the long run."""
         seconds = min(SECONDS, MOST_TEXTS / rate)
         moments = list(poisson([Pace("", seconds, rate)], SEED)) or [0.0]
         texts = list(islice(cycle(range(len(self.lengths))), len(moments)))
-        return self._judged([self._run(moments, texts)], FILLING_SHARE)
+        return self._simulated(moments, texts, FILLING_SHARE)
 
     def highest_rate(self, bound: float, guess: float) -> float | None:
         """The highest rate with p99 within so many seconds; None where even very low ones are over it."""
@@ -82,58 +81,54 @@ class Model:
         machine = replace(self.machine, cores=cores, client_item=0.0)
         return replace(self, machine=machine, policy=replace(self.policy, workers=cores))
 
-    def left_over(self, steps: Iterable[Step]) -> list[float]:
-        """What each latency in these steps was beyond the simulated one, in seconds; those of failed requests are left out."""
-        rests: list[float] = []
-        for step in steps:
-            items, _ = self._run(step.moments, step.texts)
-            found = (latency - item.latency for latency, item in zip(step.latencies, items, strict=True))
-            rests += filter(math.isfinite, found)
-        return rests
-
-    def _run(self, moments: Sequence[float], texts: Sequence[int]) -> tuple[list[Item], list[Pass]]:
+    def _simulated(self, moments: Sequence[float], texts: Sequence[int], filling: float) -> Simulated:
         items = [Item(self.lengths[text], moment) for moment, text in zip(moments, texts, strict=True)]
-        return items, simulate(items, self.policy, self.pass_seconds, self.machine)
-
-    def _judged(self, runs: Sequence[tuple[list[Item], list[Pass]]], filling: float) -> Simulated:
-        generator = random.Random(SEED)
-        counted = [item.latency for items, _ in runs for item in items[int(len(items) * filling) :]]
-        latencies = sorted(latency + rest for latency in counted for rest in generator.choices(self.rests, k=DRAWS))
-        seconds = sum(max(one.ended for one in passes) for _, passes in runs)
-        busy = sum(len(items) * self.machine.loop_item + len(passes) * self.machine.loop_pass for items, passes in runs)
-        return Simulated(percentile(latencies, 50), percentile(latencies, 99), busy / seconds)
+        passes = simulate(items, self.policy, self.pass_seconds, self.machine)
+        latencies = sorted(item.latency for item in items[int(len(items) * filling) :])
+        busy = len(items) * self.machine.loop_item + len(passes) * self.machine.loop_pass
+        return Simulated(
+            percentile(latencies, 50) + self.p50_rest,
+            percentile(latencies, 99) + self.p99_rest,
+            busy / max(one.ended for one in passes),
+        )
 
 
 def calibrated(
+    pass_seconds: PassSeconds, policy: BatchPolicy, lengths: Sequence[int], cores: int, light: Sequence[Step], full: Sequence[Step]
+) -> Model:
+    """The model of this machine, by steps of a light load and of the highest rate, all with their costs known."""
+    least, most = 1.0, MOST_SLOWDOWN
+    for _ in range(HALVINGS):
+        slowdown = (least + most) / 2
+        model = _slowed(slowdown, pass_seconds, policy, lengths, cores, light, full)
+        if statistics.median(model.replay(step).p50 - step.p50 for step in full) < 0:
+            least = slowdown
+        else:
+            most = slowdown
+    return _slowed(least, pass_seconds, policy, lengths, cores, light, full)
+
+
+def _slowed(
+    slowdown: float,
     pass_seconds: PassSeconds,
     policy: BatchPolicy,
     lengths: Sequence[int],
     cores: int,
     light: Sequence[Step],
-    busy: Sequence[Step],
-    saturated: Sequence[Saturation],
+    full: Sequence[Step],
 ) -> Model:
-    """The model of this machine, by steps of light load, steps near the limit, and saturation, all with their costs known.
-
-    Costs that were seen while the cores were busy are given as what they would be without.
-    """
-    full = [one.costs for one in saturated if one.costs is not None]
-    alone = _saturated_passes(pass_seconds, policy, lengths)
-    slowdown = max(1.0, statistics.fmean(costs.workers for costs in full) / alone)
+    """The model with that slowdown. What was measured while all cores were busy is given as what it would be without."""
     quiet_costs = [step.costs for step in light if step.costs is not None]
-    busy_costs = [step.costs for step in busy if step.costs is not None and not step.given_up] + full
-    loops = [(costs.passes, costs.loop) for costs in quiet_costs] + [(costs.passes, costs.loop / slowdown) for costs in busy_costs]
-    loop_item, loop_pass = _line(loops)
-    client = statistics.median(step.costs.client for step in busy if step.costs is not None and not step.given_up) / slowdown
-    model = Model(Machine(cores, slowdown, loop_item, loop_pass, client), policy, pass_seconds, lengths)
-    return replace(model, rests=model.left_over(light))
-
-
-def _saturated_passes(pass_seconds: PassSeconds, policy: BatchPolicy, lengths: Sequence[int]) -> float:
-    """Seconds of passes for each text, were they alone, in batches as they are when more texts are waiting than fit."""
-    items = [Item(length, 0.0) for length in islice(cycle(lengths), SATURATED_TEXTS)]
-    passes = simulate(items, replace(policy, max_queued=len(items), max_queued_cost=sum(item.cost for item in items)), pass_seconds)
-    return sum(one.ended - one.started for one in passes) / len(items)
+    full_costs = [step.costs for step in full if step.costs is not None]
+    loops = [(costs.passes, costs.loop) for costs in quiet_costs] + [(costs.passes, costs.loop / slowdown) for costs in full_costs]
+    client = statistics.median(costs.client for costs in full_costs) / slowdown
+    model = Model(Machine(cores, slowdown, *_line(loops), client), policy, pass_seconds, lengths)
+    pairs = [(step, model.replay(step)) for step in light]
+    return replace(
+        model,
+        p50_rest=max(0.0, statistics.median(step.p50 - simulated.p50 for step, simulated in pairs)),
+        p99_rest=max(0.0, statistics.median(step.p99 - simulated.p99 for step, simulated in pairs)),
+    )
 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

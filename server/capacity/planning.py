@@ -1,8 +1,8 @@
 """The whole of it in bounded time: find the highest rate, learn what the machine costs, judge the simulation, size machines.
 
 First saturation, for a guess; then the search; then rounds, each with a bit of everything else: what the model is made of (passes
-alone, a light load, saturation) and the points by which it is judged. In turns, since the speed of a machine that is shared with
-others changes by the minute, and shall be the same for both.
+alone, a light load, the highest rate) and the points by which it is judged. In turns, since the speed of a machine that is shared
+with others changes by the minute, and shall be the same for both.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 
 from models.build.pass_times import PassTimer
 from models.classifier import Classifier
-from server.capacity.load import CLIENTS, Load, Saturation, Step, percentile
-from server.capacity.model import Model, Simulated, calibrated
+from server.capacity.load import CLIENTS, Load, Step
+from server.capacity.model import Model, calibrated
 from server.capacity.processes import running_server
 from server.capacity.search import Found, OutOfTime, search
 from server.service import usable_cores
@@ -36,10 +36,11 @@ TRY_SHARE: Final = 0.1
 FIRST_GUESS: Final = 0.85
 # Rates nearer to each other than that could not be told apart in such short tries.
 TOLERANCE: Final = 0.04
-# Of the time of a round: passes alone, a light load, saturation; each point has an equal part of the rest.
-PASSES_PART, LIGHT_PART, SATURATION_PART = 0.1, 0.18, 0.1
+# Of the time of a round: passes alone, and each of the steps.
+PASSES_PART: Final = 0.1
+STEP_PART: Final = 0.18
 # Rates, as shares of the highest one.
-LIGHT_LOAD: Final = 0.15
+LIGHT_LOAD: Final = 0.2
 POINT_LOADS: Final = (0.3, 0.6, 0.85)
 CORES: Final = (1, 2, 4, 8, 16, 32)
 
@@ -62,13 +63,14 @@ class Point:
     rate: float
     p50: float
     p99: float
-    simulated: Simulated
+    simulated_p50: float
+    simulated_p99: float
     others: float
 
     @property
     def errors(self) -> tuple[float, float]:
         """Of the simulated p50 and p99, relative to the measured ones."""
-        return self.simulated.p50 / self.p50 - 1, self.simulated.p99 / self.p99 - 1
+        return self.simulated_p50 / self.p50 - 1, self.simulated_p99 / self.p99 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Sizing:
 
 def measure(load: Load, bound: float, seconds: float, on_time: OnTime) -> Measured:
     """Find the highest rate with p99 within `bound` seconds. `on_time` is told the seconds that went by. Raises `ServerFailed`."""
-    saturated = load.saturate(seconds * SATURATION_SHARE).rate
+    saturated = load.saturate(seconds * SATURATION_SHARE)
     on_time(seconds * SATURATION_SHARE)
     tries: list[Step] = []
     longest = seconds * SEARCH_SHARE * TRY_SHARE
@@ -142,29 +144,33 @@ def measure_and_size(
             encodings = [classifier.encode(text) for text in texts]
             timer = PassTimer(classifier, encodings, policy.max_items, policy.max_cost)
             rounds = [_round(load, timer, highest, seconds * ROUNDS_SHARE / ROUNDS, on_time) for _ in range(ROUNDS)]
-    light, saturated, points = zip(*rounds, strict=True)
+    light, *points, full = zip(*rounds, strict=True)
     lengths = [len(encoding) for encoding in encodings]
-    model = calibrated(timer.seconds(), policy, lengths, cores, light, measured.tries, saturated)
-    judged = [_point(steps, model) for steps in zip(*points, strict=True)]
+    model = calibrated(timer.seconds(), policy, lengths, cores, light, full)
+    judged = [_point(steps, model) for steps in points]
     here = model.highest_rate(bound, highest)
     return classifier.identity, measured, Sizing(cores, model, judged, here, sizes(model, bound, highest, cores))
 
 
-def _round(load: Load, timer: PassTimer, highest: float, seconds: float, on_time: OnTime) -> tuple[Step, Saturation, list[Step]]:
-    """(a light load, saturation, the points), and passes timed."""
-    each = seconds * (1 - PASSES_PART - LIGHT_PART - SATURATION_PART) / len(POINT_LOADS)
+def _round(load: Load, timer: PassTimer, highest: float, seconds: float, on_time: OnTime) -> list[Step]:
+    """Steps of a light load, of the points, and of the highest rate; and passes timed."""
     timer.measure(seconds * PASSES_PART)
-    light = load.offer(highest * LIGHT_LOAD, seconds * LIGHT_PART)
-    saturated = load.saturate(seconds * SATURATION_PART)
-    points = [load.offer(highest * share, each) for share in POINT_LOADS]
+    steps = [load.offer(highest * share, seconds * STEP_PART) for share in (LIGHT_LOAD, *POINT_LOADS, 1.0)]
     on_time(seconds)
-    return light, saturated, points
+    return steps
 
 
 def _point(steps: Sequence[Step], model: Model) -> Point:
-    latencies = sorted(latency for step in steps for latency in step.latencies)
-    others = statistics.fmean(step.costs.others for step in steps if step.costs is not None)
-    return Point(steps[0].rate, percentile(latencies, 50), percentile(latencies, 99), model.replay(steps), others)
+    """The middle one of the rounds, in everything: a single round may have been disturbed."""
+    simulated = [model.replay(step) for step in steps]
+    return Point(
+        steps[0].rate,
+        p50=statistics.median(step.p50 for step in steps),
+        p99=statistics.median(step.p99 for step in steps),
+        simulated_p50=statistics.median(one.p50 for one in simulated),
+        simulated_p99=statistics.median(one.p99 for one in simulated),
+        others=statistics.fmean(step.costs.others for step in steps if step.costs is not None),
+    )
 
 
 def _allow_all_files() -> None:

@@ -47,14 +47,14 @@ class Report:
         return {
             "cores": sizing.cores,
             "workers": sizing.model.policy.workers,
-            "costs": asdict(sizing.model.machine),
+            "costs": asdict(sizing.model.machine) | {"p50_rest": sizing.model.p50_rest, "p99_rest": sizing.model.p99_rest},
             "points": [
                 {
                     "rate": point.rate,
                     "p50_ms": point.p50 * 1e3,
                     "p99_ms": point.p99 * 1e3,
-                    "simulated_p50_ms": point.simulated.p50 * 1e3,
-                    "simulated_p99_ms": point.simulated.p99 * 1e3,
+                    "simulated_p50_ms": point.simulated_p50 * 1e3,
+                    "simulated_p99_ms": point.simulated_p99 * 1e3,
                     "cores_taken_by_others": point.others,
                 }
                 for point in sizing.points

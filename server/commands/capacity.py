@@ -183,7 +183,7 @@ def _points_table(sizing: Sizing) -> Table:
         table.add_column(heading, justify="right")
     for point in sizing.points:
         cells = [f"{point.rate:.0f}"]
-        pairs = (point.p50, point.simulated.p50), (point.p99, point.simulated.p99)
+        pairs = (point.p50, point.simulated_p50), (point.p99, point.simulated_p99)
         for (measured, simulated), error in zip(pairs, point.errors, strict=True):
             cells += [f"{measured * 1e3:.1f}", f"{simulated * 1e3:.1f}", f"{error:+.0%}"]
         table.add_row(*cells)

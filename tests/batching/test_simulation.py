@@ -177,7 +177,7 @@ def test_who_comes_while_others_share_finds_them_as_far_as_they_got() -> None:
 def test_busy_cores_slow_each_other_down() -> None:
     machine = Machine(cores=3, slowdown=1.5)
     assert [machine.speed(busy) for busy in (1, 2, 3, 6)] == pytest.approx([1, 1 / 1.25, 1 / 1.5, 1 / 3])
-    assert [Machine(cores=1, slowdown=1.5).speed(busy) for busy in (1, 2)] == pytest.approx([1, 1 / 2])
+    assert [Machine(cores=1, slowdown=1.5).speed(busy) for busy in (1, 2)] == pytest.approx([1 / 1.5, 1 / 3])
     assert Machine().speed(1000) == 1.0
 
 
