@@ -32,7 +32,8 @@ from starlette.types import ASGIApp
 
 from benchmarks.console import say
 from benchmarks.overload import closed_loop, requests
-from loadtest.run import started_server
+from loadtest.processes import running_server
+from loadtest.run import QUIET
 from models.types import Encoding, Prediction
 from server import access
 from server.app import create_app
@@ -114,9 +115,8 @@ def measure(repeats: int) -> dict[str, list[tuple[float, float]]]:
     found = defaultdict(list)
     for repeat in range(repeats):
         for kind in KINDS:
-            with started_server([sys.executable, "-m", "benchmarks.http_ceiling", "--serve", kind]) as url:
-                port = int(url.rpartition(":")[2])
-                process = server_on(port)
+            with running_server([sys.executable, "-m", "benchmarks.http_ceiling", "--serve", kind], QUIET) as server:
+                port, process = int(server.url.rpartition(":")[2]), psutil.Process(server.pid)
                 uvloop.run(closed_loop(port, CONNECTIONS, requests(REQUESTS // 8, 1000 + repeat)))
                 contents = requests(REQUESTS, repeat)
                 before, started = sum(process.cpu_times()[:2]), time.perf_counter()
@@ -125,14 +125,6 @@ def measure(repeats: int) -> dict[str, list[tuple[float, float]]]:
                 assert all(answer.status == 200 for answer in answers)
                 found[kind].append((REQUESTS / seconds, (sum(process.cpu_times()[:2]) - before) / REQUESTS * 1e6))
     return found
-
-
-def server_on(port: int) -> psutil.Process:
-    """Our child that listens on a port."""
-    for child in psutil.Process().children():
-        if any(connection.laddr.port == port for connection in child.net_connections("tcp")):
-            return child
-    raise AssertionError(f"nobody listens on port {port}")
 
 
 def main(repeats: int) -> None:

@@ -25,15 +25,9 @@ import argparse
 import contextlib
 import datetime as dt
 import os
-import resource
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,31 +44,18 @@ from loadtest.measure import HERE, Run, summarize
 from loadtest.monitor import Monitor, Reading
 from loadtest.options import OptionError, Options, read_options
 from loadtest.plan import PLAN_VARIABLE, Plan, write_plan
+from loadtest.processes import START_SECONDS, ServerFailed, allow_many_files, running_server
 from loadtest.results import Result, write_result
 from loadtest.samples import Sample, read_samples
 from loadtest.scenarios import CLOSED, SCENARIOS, Scenario
 from loadtest.scrape import scrape
 from loadtest.summary import describe
 
-START_SECONDS = 60
-STOP_SECONDS = 20
 CALIBRATION_CLIENTS, CALIBRATION_SECONDS = 32, 4.0
-OPEN_FILES = 65_536
 # What the environment may hold for the server that we start, by the beginning of its name: it belongs to the result.
 SERVER_SETTINGS = (
-    *("ACCESS_LOG", "ANSWER_", "BATCH_", "BISECT_", "BODY_", "BUNDLE", "CONFIDENCE_", "DEFAULT_TIMEOUT_", "DRAIN_"),
-    *(
-        "INTERACTIVE_",
-        "KEEP_ALIVE_",
-        "LOG_",
-        "LOW_CONFIDENCE",
-        "MAX_",
-        "PASS_TIMEOUT_",
-        "PREDICTION_",
-        "QUEUE_",
-        "SERVER",
-        "WORKERS",
-    ),
+    *("ACCESS_LOG", "ANSWER_", "BATCH_", "BISECT_", "BODY_", "BUNDLE", "DEFAULT_TIMEOUT_", "DRAIN_", "INTERACTIVE_", "KEEP_ALIVE_"),
+    *("LOG_", "LOW_CONFIDENCE", "MAX_", "PASS_TIMEOUT_", "PREDICTION_", "QUEUE_", "SERVER", "WORKERS"),
 )
 QUIET = {"ACCESS_LOG": "false", "LOG_LEVEL": "warning"}
 
@@ -93,58 +74,26 @@ class Target:
 
 @contextmanager
 def started_server(command: Sequence[str], log: IO[bytes] | None = None, **environment: str) -> Generator[str, None, None]:
-    """A server on a free port of this machine, ready; on leaving it is told to stop and must exit with 0.
+    """A quiet server on a free port of this machine, ready; on leaving it is told to stop and must exit with 0.
 
     Its log goes to `log`, a file; by default to where ours goes. `environment` are settings of the server.
+    If it fails, so does this process, with a message.
     """
-    with _started(command, log, environment) as target:
-        yield target.url
-
-
-@contextmanager
-def _started(command: Sequence[str], log: IO[bytes] | None, environment: dict[str, str]) -> Iterator[Target]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {"HOST": "127.0.0.1", "PORT": str(port)} | QUIET
-    process = subprocess.Popen(command, env=os.environ | settings | environment, stderr=log)  # noqa: S603 - our own command
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
-        yield Target(url, process.pid)
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(STOP_SECONDS)
-        if status != 0:
-            sys.exit(f"the server exited with {status}")
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    reason = "no answer"
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=5):  # noqa: S310 - http only
-                return
-        except urllib.error.HTTPError as error:
-            reason = error.read().decode()
-        except OSError as error:
-            reason = str(error)
-        time.sleep(0.05)
-    sys.exit(f"the server did not become ready: {reason}")
+        with running_server(command, QUIET | environment, log) as server:
+            yield server.url
+    except ServerFailed as error:
+        sys.exit(str(error))
 
 
 @contextmanager
 def _target(options: Options) -> Iterator[Target]:
-    """The running server that the options name, or one of our own."""
+    """The running server that the options name, or one of our own. Raises `ServerFailed`."""
     if options.host is not None:
         yield Target(options.host)
     else:
-        with _started(options.command, None, {}) as target:
-            yield target
+        with running_server(options.command, QUIET) as server:
+            yield Target(server.url, server.pid)
 
 
 def measure_capacity(url: str, reference: Reference, seed: int, seconds: float = CALIBRATION_SECONDS) -> float:
@@ -305,7 +254,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a run")
     arguments = parser.parse_args()
-    _allow_many_connections()
+    allow_many_files()
     try:
         options = read_options(os.environ)
         gates = read_gates(options.gates)
@@ -316,19 +265,11 @@ def main() -> int:
             reference = _ask(scenario, options, target)
             capacity = options.capacity or _capacity(scenario, options, target, reference)
             show_ui(scenario, options, target, reference, capacity)
-    except (OptionError, GatesError, AskError, RunError, OSError) as error:
+    except (OptionError, GatesError, AskError, RunError, ServerFailed, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _allow_many_connections() -> None:
-    """A request in flight is an open file, here and in a server that we start; shells often allow no more than 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

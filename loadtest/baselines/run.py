@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import gc
-import resource
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,7 +47,8 @@ from loadtest.baselines.models import FOLDER, LABELLED, Bundles, made
 from loadtest.baselines.search import bracket, highest
 from loadtest.corpus import tickets
 from loadtest.measure import this_machine
-from loadtest.run import started_server
+from loadtest.processes import ServerFailed, allow_many_files, running_server
+from loadtest.run import QUIET as QUIET_SERVER
 from loadtest.samples import Sample
 
 BOUND = 0.25  # seconds
@@ -61,7 +61,6 @@ ALONE_TEXTS = 60
 QUIET = 0.25
 WARM_RATE, WARM_SECONDS = 40.0, 1.0
 LABEL_CLIENTS = 16
-OPEN_FILES = 20_000
 PACKAGES: Final = ("onnxruntime", "tokenizers", "starlette", "uvicorn", "uvloop")
 
 
@@ -139,13 +138,10 @@ def systems(bundles: Bundles) -> dict[str, System]:
 
 @contextmanager
 def started(system: System, log: IO[bytes]) -> Generator[Server, None, None]:
-    """Start a system's server and warm it."""
-    mine = psutil.Process()
-    before = set(mine.children())
-    with started_server(system.command, log, **system.environment) as url:
-        (process,) = set(mine.children()) - before
-        offer(url, WARM_RATE, WARM_SECONDS, 0, PROBE_PATIENCE)
-        yield Server(url, process)
+    """Start a system's server and warm it. Raises `ServerFailed`."""
+    with running_server(system.command, {**QUIET_SERVER, **system.environment}, log) as server:
+        offer(server.url, WARM_RATE, WARM_SECONDS, 0, PROBE_PATIENCE)
+        yield Server(server.url, psutil.Process(server.pid))
 
 
 class Visit:
@@ -343,12 +339,15 @@ def main(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     # Clients of an overloaded server hold thousands of connections.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES), hard))
+    allow_many_files()
     bundles = made()
     gc.disable()  # and collected between measurements: a pause of the generator would be counted as latency
-    with (FOLDER / "servers.log").open("wb") as log:
-        comparison = compare(bundles, Plan(options.repeats, options.seconds, options.probe_seconds, options.attempts), log)
+    plan = Plan(options.repeats, options.seconds, options.probe_seconds, options.attempts)
+    try:
+        with (FOLDER / "servers.log").open("w+b") as log:
+            comparison = compare(bundles, plan, log)
+    except ServerFailed as error:
+        sys.exit(str(error))
     write_comparison(comparison, options.out)
     if options.out == page.RESULT:
         page.write(comparison)

@@ -8,8 +8,8 @@ with others changes by the minute, and shall be the same for both.
 from __future__ import annotations
 
 import math
-import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from loadtest.processes import allow_many_files, running_server
 from models.build.pass_times import PassTimer
 from models.classifier import Classifier
 from server.capacity.load import CLIENTS, Load, Step
 from server.capacity.model import Model, calibrated
-from server.capacity.processes import running_server
 from server.capacity.search import Found, OutOfTime, search
 from server.service import usable_cores
 from server.settings import Settings
@@ -128,13 +128,13 @@ def measure_and_size(
     """
     classifier, cores = Classifier.open(bundle), usable_cores()
     policy = settings.batch_policy(cores)
-    _allow_all_files()
-    with tempfile.TemporaryDirectory() as folder:
+    allow_many_files()
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         # Texts come again here, and are to be computed again; and a log of predictions is about customers.
         environment = {"BUNDLE": str(bundle.resolve()), "ANSWER_CACHE_TEXTS": "0"}
         if settings.prediction_log is not None:
             environment["PREDICTION_LOG"] = str(Path(folder) / "predictions.jsonl")
-        with running_server(environment) as server:
+        with running_server([sys.executable, "-m", "server", "serve"], environment, log) as server:
             clients = min(max(CLIENTS, 2 * policy.workers * policy.max_items), policy.max_queued)
             load = Load(server.url, texts, server, clients)
             measured = measure(load, bound, seconds, on_time)
@@ -171,12 +171,6 @@ def _point(steps: Sequence[Step], model: Model) -> Point:
         simulated_p99=statistics.median(one.p99 for one in simulated),
         others=statistics.fmean(step.costs.others for step in steps if step.costs is not None),
     )
-
-
-def _allow_all_files() -> None:
-    """Let this process and the server open as many files as they may at most: each request in flight is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def sizes(model: Model, bound: float, highest: float, cores: int) -> list[Size]:

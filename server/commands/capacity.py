@@ -56,10 +56,10 @@ def capacity(
 
         supportbot capacity --slo-p99-ms 250 --load 3000
     """
+    from loadtest.processes import ServerFailed
     from models.build.dataset import DatasetError
     from server.capacity.load import Load
     from server.capacity.planning import measure, measure_and_size
-    from server.capacity.processes import ServerFailed
     from server.capacity.report import Report
 
     _check(url, bundle, write_json, remote=remote)
