@@ -513,31 +513,35 @@ def stages(result: Result) -> Chart | None:
     return _render("stages", "Where time goes", note, draw, 66 + 40 * len(names), 78)
 
 
+def sizes(result: Result) -> Chart | None:
+    """How many texts passes had."""
+    found = list(result.batches.sizes.items()) if result.batches is not None else []
+    return _shares("sizes", "Texts in a pass", "The share of passes by the number of their texts.", found)
+
+
 def flushes(result: Result) -> Chart | None:
     """Why passes began when they did."""
-    if result.batches is None or not sum(result.batches.flushes.values()):
+    found = sorted(result.batches.flushes.items(), key=lambda pair: (-pair[1], pair[0])) if result.batches is not None else []
+    return _shares("flushes", "Why passes began", "The share of passes by the reason for which the batch was closed.", found)
+
+
+def _shares(name: str, title: str, note: str, counts: Sequence[tuple[str, int]]) -> Chart | None:
+    """A bar for each kind; None without any."""
+    total = sum(count for _, count in counts)
+    if not total:
         return None
-    reasons = sorted(result.batches.flushes.items(), key=lambda pair: (-pair[1], pair[0]))
-    total = sum(result.batches.flushes.values())
 
     def draw(axes: Axes, _narrow: bool) -> None:
-        rows = range(len(reasons))
-        shares = [100 * count / total for _, count in reasons]
+        rows = range(len(counts))
+        shares = [100 * count / total for _, count in counts]
         axes.barh(rows, shares, 0.5, color=TEAL)
         axes.set_xlim(0, 112)
         for row, share in zip(rows, shares, strict=True):
             axes.annotate(f"{share:.1f} %", (share, row), (6, 0), textcoords="offset points", va="center", color=INK)
         axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        _name_rows(axes, [name for name, _ in reasons])
+        _name_rows(axes, [kind for kind, _ in counts])
 
-    return _render(
-        "flushes",
-        "Why passes began",
-        "The share of passes by the reason for which the batch was closed.",
-        draw,
-        60 + 36 * len(reasons),
-        78,
-    )
+    return _render(name, title, note, draw, 60 + 36 * len(counts), 78)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

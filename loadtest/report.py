@@ -347,6 +347,11 @@ def _stages(result: Result) -> Section:
     )
 
 
+def _shares(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    total = sum(count for _, count in counts)
+    return [(name, f"{count:,}", percent(count, total)) for name, count in counts]
+
+
 def _batches(result: Result) -> Section:
     title, batches = "Batches", result.batches
     if batches is None:
@@ -363,19 +368,19 @@ def _batches(result: Result) -> Section:
         ("p50, ms", milliseconds(latency.p50 if latency else None), milliseconds(batches.server_p50)),
         ("p99, ms", milliseconds(latency.p99 if latency else None), milliseconds(batches.server_p99)),
     ]
-    flushes = sorted(batches.flushes.items(), key=lambda pair: (-pair[1], pair[0]))
-    total = sum(batches.flushes.values())
-    reasons = [(name, f"{count:,}", percent(count, total)) for name, count in flushes]
+    reasons = _shares(sorted(batches.flushes.items(), key=lambda pair: (-pair[1], pair[0])))
+    sizes = _shares(list(batches.sizes.items()))
     return Section(
         title,
         ["By the server's own counters, before and after the run."],
-        _drawn(charts.flushes(result)),
+        _drawn(charts.sizes(result), charts.flushes(result)),
         [
             Table(
                 "Means of the passes; padding is cells over real tokens, were each batch padded to its longest text.",
                 ("", ""),
                 made,
             ),
+            *([Table("Passes by the number of their texts.", ("texts", "passes", "share"), sizes)] if sizes else []),
             *([Table("Why passes began.", ("reason", "passes", "share"), reasons)] if reasons else []),
             Table(
                 "A cross-check. The server's percentiles are estimates within its histogram's buckets, and know neither the network"

@@ -73,14 +73,16 @@ class Phase(_Record):
 class Batches(_Record):
     """What the server's own counters say of the run, by `/metrics` before and after it.
 
-    `texts` and `tokens` are per pass; `padding_ratio` is cells if padded to the longest over real ones. The server's latency
-    percentiles are estimated from its histogram's buckets, and so is nothing finer than a bucket; they cross-check the client's.
+    `texts` and `tokens` are per pass, `sizes` the number of passes by their texts ("5 to 8"); `padding_ratio` is cells if padded to
+    the longest over real ones. The server's latency percentiles are estimated from its histogram's buckets, and so is nothing finer
+    than a bucket; they cross-check the client's.
     """
 
     passes: int
     texts: float
     tokens: float
     flushes: dict[str, int]
+    sizes: dict[str, int] = {}
     padding_ratio: float
     server_p50: float | None
     server_p99: float | None

@@ -6,7 +6,7 @@ import http.client
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +22,7 @@ _ANSWERED = {"route": "/classify", "status": "200"}
 class Snapshot:
     """What has been counted since the server started; `buckets` are (upper bound in seconds, requests up to it) of latencies.
 
+    `sizes` are (upper bound in texts, passes up to it).
     `queued` is the texts that wait now. `cpu` is in seconds, `rss` in bytes; None if the server does not tell.
     """
 
@@ -33,6 +34,7 @@ class Snapshot:
     padded_cells: float
     answered: float
     buckets: tuple[tuple[float, float], ...]
+    sizes: tuple[tuple[float, float], ...]
     queued: float
     cpu: float | None
     rss: float | None
@@ -63,7 +65,8 @@ def parse_metrics(text: str) -> Snapshot | None:
         cells=by_name.get("supportbot_attention_cells_total", 0.0),
         padded_cells=by_name.get("supportbot_padded_attention_cells_total", 0.0),
         answered=sum(metric.value for metric in latency if metric.name.endswith("_count")),
-        buckets=tuple((float(metric.labels["le"]), metric.value) for metric in latency if metric.name.endswith("_bucket")),
+        buckets=_buckets(latency, "supportbot_http_request_duration_seconds_bucket"),
+        sizes=_buckets(metrics, "supportbot_pass_texts_bucket"),
         queued=sum(metric.value for metric in metrics if metric.name == "supportbot_queued_texts"),
         cpu=by_name.get("process_cpu_seconds_total"),
         rss=by_name.get("process_resident_memory_bytes"),
@@ -75,19 +78,39 @@ def batches_between(before: Snapshot | None, after: Snapshot | None) -> Batches 
     if before is None or after is None or after.passes <= before.passes:
         return None
     passes, cells = after.passes - before.passes, after.cells - before.cells
-    earlier = dict(before.buckets)
-    buckets = [(bound, count - earlier.get(bound, 0.0)) for bound, count in after.buckets]
+    buckets = _grown(before.buckets, after.buckets)
     flushes = {reason: round(count - before.flushes.get(reason, 0.0)) for reason, count in after.flushes.items()}
     return Batches(
         passes=round(passes),
         texts=(after.texts - before.texts) / passes,
         tokens=(after.tokens - before.tokens) / passes,
         flushes={reason: count for reason, count in flushes.items() if count},
+        sizes=passes_by_texts(_grown(before.sizes, after.sizes)),
         padding_ratio=(after.padded_cells - before.padded_cells) / cells if cells else 1.0,
         server_p50=bucket_quantile(buckets, 0.5),
         server_p99=bucket_quantile(buckets, 0.99),
         requests=round(after.answered - before.answered),
     )
+
+
+def passes_by_texts(buckets: Sequence[tuple[float, float]]) -> dict[str, int]:
+    """Passes by the number of their texts, as people read it, from (upper bound in texts, passes up to it); sizes that were."""
+    found, lower, below = {}, 0, 0.0
+    for upper, count in buckets:
+        if count > below:
+            name = f"over {lower}" if math.isinf(upper) else f"{lower + 1} to {upper:.0f}" if upper > lower + 1 else f"{upper:.0f}"
+            found[name] = round(count - below)
+        lower, below = (lower if math.isinf(upper) else round(upper)), count
+    return found
+
+
+def _buckets(metrics: Iterable[Metric], name: str) -> tuple[tuple[float, float], ...]:
+    return tuple((float(metric.labels["le"]), metric.value) for metric in metrics if metric.name == name)
+
+
+def _grown(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    earlier = dict(before)
+    return [(bound, count - earlier.get(bound, 0.0)) for bound, count in after]
 
 
 def bucket_quantile(buckets: list[tuple[float, float]], share: float) -> float | None:

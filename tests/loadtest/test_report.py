@@ -126,7 +126,7 @@ def test_the_page_needs_nothing_from_elsewhere(ramp_page: str) -> None:
 def test_every_chart_has_a_title_and_a_description_and_says_that_it_is_one_image(ramp_page: str) -> None:
     page = Page(ramp_page)
     drawn = page.all("svg")
-    assert len(drawn) == 2 * len(page.all("figure")) == 2 * 9
+    assert len(drawn) == 2 * len(page.all("figure")) == 2 * 10
     titles = {attributes["id"] for attributes in page.all("title") if "id" in attributes}
     descriptions = {attributes["id"] for attributes in page.all("desc")}
     for attributes in drawn:
@@ -167,7 +167,7 @@ def test_what_a_result_says_is_shown_and_never_run(steady: Result) -> None:
             "groups": {HOSTILE: steady.latency},
             "stages": {HOSTILE: steady.latency, "$\\x$": steady.latency},  # matplotlib would take it for a formula
             "phases": [steady.phases[0].model_copy(update={"name": HOSTILE})] * 2,
-            "batches": steady.batches.model_copy(update={"flushes": {HOSTILE: 3}}),
+            "batches": steady.batches.model_copy(update={"flushes": {HOSTILE: 3}, "sizes": {HOSTILE: 3}}),
             "gates": [Gate(name=HOSTILE, bound=1, measured=2, passed=False)],
         }
     )
@@ -189,7 +189,7 @@ def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_head(steady: Res
     changes = {"errors": {"504": 1}, "expected": {"429": 2}, "groups": {"bulk": steady.latency}, "phases": steady.phases * 2}
     _, summary = both(steady.model_copy(update=changes))
     tables = [block.splitlines() for block in summary.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 12
+    assert len(tables) == 13
     for table in tables:
         assert re.fullmatch(r"(\| (---|---:) )+\|", table[1])
         assert {row.count("|") for row in table} == {table[1].count("|")}

@@ -40,7 +40,7 @@ def agree(result: Result) -> None:
     assert result.latency
     if result.batches is not None:
         assert result.batches.requests == result.latency.count
-        assert result.batches.passes == sum(result.batches.flushes.values())
+        assert result.batches.passes == sum(result.batches.flushes.values()) == sum(result.batches.sizes.values())
 
 
 def test_a_short_run_by_locust_writes_its_result_and_prints_it(tmp_path: Path) -> None:

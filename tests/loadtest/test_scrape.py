@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from loadtest.scrape import batches_between, bucket_quantile, parse_metrics, scrape
+from loadtest.scrape import batches_between, bucket_quantile, parse_metrics, passes_by_texts, scrape
 from tests.loadtest.fake_server import FakeServer, serving
 
 
@@ -24,6 +26,9 @@ supportbot_http_request_duration_seconds_count{{route="/classify",status="200"}}
 # TYPE supportbot_passes counter
 supportbot_passes_total{{end="done"}} {passes}
 # TYPE supportbot_pass_texts histogram
+supportbot_pass_texts_bucket{{le="1.0"}} {idle}
+supportbot_pass_texts_bucket{{le="2.0"}} {idle}
+supportbot_pass_texts_bucket{{le="4.0"}} {passes}
 supportbot_pass_texts_bucket{{le="+Inf"}} {passes}
 supportbot_pass_texts_count {passes}
 supportbot_pass_texts_sum {passes * 4}
@@ -55,6 +60,7 @@ def test_the_run_is_what_the_figures_grew_by() -> None:
     assert found is not None
     assert (found.passes, found.texts, found.tokens, found.requests) == (50, 4, 100, 100)
     assert (found.flushes, found.padding_ratio) == ({"idle": 20, "full": 30}, 1.5)
+    assert found.sizes == {"1": 20, "3 to 4": 30}
     assert [found.server_p50, found.server_p99] == pytest.approx([1 + 50 / 60, 4 + 4 * 39 / 40])
 
 
@@ -74,6 +80,12 @@ def test_without_figures_at_both_ends_or_without_a_pass_there_are_none() -> None
 def test_another_server_s_metrics_are_none_of_ours() -> None:
     assert parse_metrics("") is None
     assert parse_metrics("# TYPE up gauge\nup 1\n") is None
+
+
+def test_passes_are_named_by_the_texts_that_they_had() -> None:
+    buckets = [(1.0, 5.0), (2.0, 6.0), (4.0, 6.0), (8.0, 9.0), (math.inf, 10.0)]
+    assert passes_by_texts(buckets) == {"1": 5, "2": 1, "5 to 8": 3, "over 8": 1}
+    assert passes_by_texts([]) == {}
 
 
 def test_quantiles_of_buckets() -> None:

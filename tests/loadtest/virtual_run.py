@@ -175,6 +175,7 @@ def virtual_run(
             texts=float(np.mean(served.batches)),
             tokens=float(np.mean(served.batches)) * 23.4,
             flushes={"idle": passes - full, "full": full},
+            sizes={"1": passes - full, "over 24": full} if full else {"1": passes},
             padding_ratio=1.62,
             server_p50=answered.p50 - 0.6,
             server_p99=answered.p99 * 0.97,
