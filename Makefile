@@ -66,7 +66,7 @@ loadtest-all: setup-dev ## all scenarios, one after another, and their gates: so
 loadtest-ui: setup-dev ## Locust's web page on 127.0.0.1:8089, for the scenario of SCENARIO
 	$(BIN)/python -m loadtest.run --ui
 
-compare: setup-build setup-dev ## ours against what people do today, in one run; builds the models first
+compare: setup-build setup-dev ## ours against what people do today, in one run of some 20 minutes; builds the models first
 	$(BIN)/python -m loadtest.baselines.run
 
 ladder: setup-build ## every step from PyTorch to the served engine, measured here; SHAPE=minilm or distilbert, OUT a folder

@@ -1,4 +1,6 @@
-"""A load generator of little weight: raw asyncio, one connection a request in flight, some 60 microseconds of CPU a request.
+"""A load generator of little weight: raw asyncio, one connection a request in flight.
+
+It takes 0.12 ms of CPU a request at 1,100 a second and 0.18 at 420, where Locust takes 0.36 at 520 (AMD EPYC, 2026-11-25).
 
 It needs no more than the server does (no Locust). `open_loop` sends requests at given moments, whatever became of the earlier ones;
 `closed_loop` has clients that wait for their answers; `ask` puts known texts to the server, one at a time. As a program it runs
