@@ -173,6 +173,26 @@ async def test_before_there_is_a_model_metrics_say_not_ready_and_confidence_is_r
     assert (confidence.status_code, confidence.json()["error"]["code"]) == (503, "not_ready")
 
 
+async def test_while_a_pass_hangs_the_server_is_not_ready_by_its_metrics_either(settings: SettingsMaker) -> None:
+    gate = Gate()
+    async with running(settings(pass_timeout_ms=20), lambda: FakeClassifier(gate)) as app:
+        assert (await app.client.post("/classify", json={"text": "payment"})).status_code == 504
+        value = await scrape(app)
+        assert (value("ready"), value("hung_passes")) == (0, 1)
+        gate.opened.set()
+        await until(lambda: (now := app.service.statistics()) is not None and not now.hung_passes)
+        assert (await scrape(app))("ready") == 1
+
+
+async def test_lengths_are_logged_at_the_end_however_few(settings: SettingsMaker) -> None:
+    with capture_logs() as logs:
+        async with running(settings()) as app:
+            await app.client.post("/classify", json={"text": "two words"})
+            await app.service.drain()
+    (report,) = (line for line in logs if line["event"] == "lengths")
+    assert (report["texts"], report["p50"]) == (1, 2)
+
+
 async def test_openmetrics_is_given_to_whoever_prefers_it(settings: SettingsMaker) -> None:
     async with running(settings()) as app:
         await app.client.post("/classify", json={"text": "payment"})
@@ -231,6 +251,23 @@ async def test_texts_are_in_the_prediction_log_only_when_asked_for(settings: Set
     async with running(settings(prediction_log=str(path), prediction_log_text=True)) as app:
         await app.client.post("/classify", json={"text": "payment due"})
     assert [line["text"] for line in lines_of(path)] == ["payment due"]
+
+
+async def test_with_a_secret_hashes_are_equal_across_runs(settings: SettingsMaker, tmp_path: Path) -> None:
+    hashes = []
+    for number, secret in enumerate(("", "", "s3cret", "s3cret")):
+        path = tmp_path / f"{number}.jsonl"
+        async with running(settings(prediction_log=str(path), prediction_log_secret=secret)) as app:
+            await app.client.post("/classify", json={"text": "payment due"})
+        hashes += [line["text_hash"] for line in lines_of(path)]
+    assert len(set(hashes)) == 3
+    assert hashes[2] == hashes[3]
+
+
+async def test_as_many_full_files_are_kept_as_the_setting_says(settings: SettingsMaker, tmp_path: Path) -> None:
+    async with running(settings(prediction_log=str(tmp_path / "log"), prediction_log_files=3)) as app:
+        assert app.service.prediction_log is not None
+        assert [path.name for path in app.service.prediction_log.paths()] == ["log", "log.1", "log.2", "log.3"]
 
 
 async def test_a_refused_or_failed_text_is_no_prediction(settings: SettingsMaker, tmp_path: Path) -> None:

@@ -223,6 +223,17 @@ def test_a_client_that_leaves_over_a_real_connection_is_noticed_while_its_text_w
     assert '"status": 499' in "".join(process.log) or '"status":499' in "".join(process.log)
 
 
+def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+    with real_server(tmp_path, BODY_TIMEOUT_MS="200") as process:
+        wait_until_ready(process.url)
+        head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        status, answer, _ = exchange(process, head + BODY[:5])
+        assert process.stop() == 0
+    error = answer["error"]
+    assert isinstance(error, dict)
+    assert (status, error["code"]) == (408, "body_timeout")
+
+
 def wait_for_metric(process: Process, name: str, wanted: float) -> None:
     """Wait until the samples of a metric add up to a value."""
     deadline = time.monotonic() + 10
