@@ -68,8 +68,9 @@ def _never_opened() -> float:
 class Batcher(Generic[T, R]):
     """Collects single items from many callers, passes them in batches to `process`, and hands each caller its own result.
 
-    `process` is awaited with a list of items and must return as many results in the same order; it decides where the work runs
-    (a worker thread, a process, inline). `cost` says what an item costs on the scale of `policy.max_cost`; the default is 1 each.
+    `process` is given a list of items and what it returns is awaited: as many results in the same order. It decides where the work
+    runs (a worker thread, a process, inline); a coroutine function begins at the loop's next turn, a plain function that returns a
+    future can begin at once. `cost` says what an item costs on the scale of `policy.max_cost`; the default is 1 each.
     Items whose `key` is equal are computed once if they are on their way at the same time; None shares with nobody.
     `on_pass` is told of each pass that ended or was given up. `drain_timeout` bounds, in seconds, how long leaving the `async with`
     block waits for accepted items.

@@ -14,6 +14,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from batching.callers import Entry, Register
@@ -32,13 +33,14 @@ LAST_PASSES_SECONDS = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Run(Generic[T, R]):
-    """A batch in its worker: the entries of its present pass, and when it started; the groups that are still to be passed."""
+    """A batch in its worker: the entries of its present pass, its work, and when it started; the groups still to be passed."""
 
     reason: FlushReason
     groups: list[Sequence[Entry[T, R]]]
     extra_left: int
     started: float
     entries: Sequence[Entry[T, R]] = ()
+    work: asyncio.Future[Sequence[R]] | None = None
     is_halved: bool = False
     has_worker: bool = True
     is_given_up: bool = False
@@ -71,7 +73,7 @@ class Workers(Generic[T, R]):
         self._clock = clock
         self._on_free = on_free
         self._on_pass = on_pass
-        self._runs: dict[asyncio.Task[None], _Run[T, R]] = {}
+        self._runs: dict[_Run[T, R], None] = {}  # a set in the order of starting
         self._is_closed = False
         self.pace = Pace()
         self.busy = 0
@@ -103,12 +105,12 @@ class Workers(Generic[T, R]):
 
     def entries(self) -> Iterator[Entry[T, R]]:
         """What is in flight and somebody waits for."""
-        return (entry for run in self._runs.values() for entry in run.all() if entry.waiting)
+        return (entry for run in self._runs for entry in run.all() if entry.waiting)
 
     def remaining_times(self) -> list[float]:
         """Expected seconds until each running pass has ended."""
         line, now = self.pace.line, self._clock()
-        return [max(0.0, line.seconds(run.cost()) - (now - run.started)) for run in self._runs.values() if run.has_worker]
+        return [max(0.0, line.seconds(run.cost()) - (now - run.started)) for run in self._runs if run.has_worker]
 
     def start(self, batch: Batch[Entry[T, R]], now: float) -> None:
         """Take a free worker and begin with a batch."""
@@ -116,55 +118,98 @@ class Workers(Generic[T, R]):
 
     def _start(self, run: _Run[T, R]) -> None:
         self.busy += 1
-        task = asyncio.get_running_loop().create_task(self._run(run), name="batching.pass")
-        self._runs[task] = run
-        task.add_done_callback(self._end)
+        self._runs[run] = None
+        self._begin(run)
 
     def close(self) -> None:
         """Answer everybody in flight with `BatcherClosed` and cancel the passes."""
         self._is_closed = True
-        for task, run in self._runs.items():
+        for run in self._runs:
             self._register.fail(run.all(), BatcherClosed)
-            task.cancel()
+        for work in self._works():
+            work.cancel()
 
     async def wait_closed(self) -> None:
         """Wait a little for the cancelled passes to end."""
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=LAST_PASSES_SECONDS)
+        if works := self._works():
+            await asyncio.wait(works, timeout=LAST_PASSES_SECONDS)
 
-    async def _run(self, run: _Run[T, R]) -> None:
-        """The batch's pass; if it fails, passes over its halves, and so on, as long as extra passes are left."""
-        while run.groups:
-            run.entries = entries = self._wanted(run.groups.pop())
-            if not entries:
-                continue
-            self.extra_passes += run.is_halved
-            results = await self._pass(run, entries)
+    def _works(self) -> list[asyncio.Future[Sequence[R]]]:
+        return [run.work for run in self._runs if run.work is not None]
+
+    def _begin(self, run: _Run[T, R]) -> None:
+        """The batch's next pass; without entries that somebody waits for, its end.
+
+        `process` is called here and now: a task of the batch's own would have its turn after all requests that the loop has at
+        hand, and the worker would be idle meanwhile.
+        """
+        run.entries = ()
+        while run.groups and not run.entries:
+            run.entries = self._wanted(run.groups.pop())
+        if not run.entries:
+            self._end(run)
+            return
+        self.extra_passes += run.is_halved
+        run.started = self._clock()
+        loop = asyncio.get_running_loop()
+        try:
+            work = self._process([entry.item for entry in run.entries])
+            run.work = loop.create_task(work, name="batching.pass") if asyncio.iscoroutine(work) else asyncio.ensure_future(work)
+        except BaseException as error:  # noqa: BLE001 - what is raised at once is as if it were raised when awaited
+            run.work = loop.create_future()
+            run.work.set_exception(error)
+        run.work.add_done_callback(partial(self._pass_ended, run))
+        if self._policy.pass_timeout < math.inf:
+            run.watch = loop.call_later(self._policy.pass_timeout, self._suspect, run)
+
+    def _pass_ended(self, run: _Run[T, R], work: asyncio.Future[Sequence[R]]) -> None:
+        """The work of a pass has ended, as foreseen or not; nobody who was in it is left waiting."""
+        if run.watch is not None:
+            run.watch.cancel()
+        try:
+            results = self._results(run, work)
             if run.is_given_up:
                 self._report(run, PassEnd.RECOVERED)
-                return
-            ended = self._clock()
-            self._count(entries, ended - run.started)
-            if not isinstance(results, Exception):
-                self.pace.observe(run.cost(), ended - run.started)
-                if not run.groups:
-                    # Before these callers go on, who have much to do: the next batch begins.
-                    self._release(run)
-                    self._on_free()
-                self._register.answer(entries, results, run.started, ended)
-                self._report(run, PassEnd.DONE)
-                continue
+                self._end(run)
+            else:
+                self._go_on(run, results)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the batch ends with it
+            self._died(run, error)
+
+    def _results(self, run: _Run[T, R], work: asyncio.Future[Sequence[R]]) -> Sequence[R] | Exception:
+        """The results of a pass that has ended, or what went wrong. Raises what ended its worker."""
+        try:
+            results = work.result()
+            count = len(results)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the outcome of those whose pass it was
+            return error
+        return results if count == len(run.entries) else WrongResultCount(len(run.entries), count)
+
+    def _go_on(self, run: _Run[T, R], results: Sequence[R] | Exception) -> None:
+        """Give the callers their outcomes, and go on with what the batch has still to pass, which is its halves if it failed."""
+        entries, ended = run.entries, self._clock()
+        self._count(entries, ended - run.started)
+        if not isinstance(results, Exception):
+            self.pace.observe(run.cost(), ended - run.started)
+            if not run.groups:
+                # Before these callers go on, who have much to do: the next batch begins.
+                self._release(run)
+                self._on_free()
+            self._register.answer(entries, results, run.started, ended)
+            self._report(run, PassEnd.DONE)
+        else:
             self.failed_passes += 1
             if len(entries) == 1 or run.extra_left < 2 or isinstance(results, WrongResultCount):
                 self._fail(entries, results)
                 self._report(run, PassEnd.FAILED, results)
-                continue
-            self._report(run, PassEnd.HALVED, results)
-            self.bisected += not run.is_halved
-            run.is_halved = True
-            run.extra_left -= 2
-            middle = len(entries) // 2
-            run.groups += [entries[middle:], entries[:middle]]
+            else:
+                self._report(run, PassEnd.HALVED, results)
+                self.bisected += not run.is_halved
+                run.is_halved = True
+                run.extra_left -= 2
+                middle = len(entries) // 2
+                run.groups += [entries[middle:], entries[:middle]]
+        self._begin(run)
 
     def _wanted(self, entries: Sequence[Entry[T, R]]) -> list[Entry[T, R]]:
         """Those that somebody waits for; the others are done."""
@@ -172,21 +217,6 @@ class Workers(Generic[T, R]):
             if not entry.waiting:
                 self._register.settle(entry)
         return [entry for entry in entries if entry.waiting]
-
-    async def _pass(self, run: _Run[T, R], entries: Sequence[Entry[T, R]]) -> Sequence[R] | Exception:
-        """One pass under supervision: its results, or what went wrong."""
-        run.started = self._clock()
-        if self._policy.pass_timeout < math.inf:
-            run.watch = asyncio.get_running_loop().call_later(self._policy.pass_timeout, self._suspect, run)
-        try:
-            results = await self._process([entry.item for entry in entries])
-            count = len(results)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the outcome of those whose pass it was
-            return error
-        finally:
-            if run.watch is not None:
-                run.watch.cancel()
-        return results if count == len(entries) else WrongResultCount(len(entries), count)
 
     def _fail(self, entries: Sequence[Entry[T, R]], error: Exception) -> None:
         if isinstance(error, WrongResultCount):
@@ -235,22 +265,23 @@ class Workers(Generic[T, R]):
             run.has_worker = False
             self.busy -= 1
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        """The task of a batch has ended, as foreseen or not; nobody who was in it is left waiting."""
-        run = self._runs.pop(task)
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None and not run.has_worker and not run.is_given_up:
-            return  # its worker went on to the next batch before its last callers were answered
-        if run.is_given_up:
-            self.hung -= 1
-        if error is not None and not self._is_closed:
+    def _died(self, run: _Run[T, R], error: BaseException) -> None:
+        """The worker ended, and what it had in hand will give nothing."""
+        if not self._is_closed:
             self.deaths += 1
-            if not run.entries:  # it never began
-                run.entries, run.groups = run.all(), []
             self._fail_run(run, lambda: WorkerDied(len(run.entries)), error)
             self._report(run, PassEnd.DIED, error)
-        self._release(run)
+        self._end(run)
         self._on_free()
+
+    def _end(self, run: _Run[T, R]) -> None:
+        """The batch is through."""
+        self._runs.pop(run, None)
+        self.hung -= run.is_given_up
+        is_free = run.has_worker or run.is_given_up  # else it went on to the next batch before its last callers were answered
+        self._release(run)
+        if is_free:
+            self._on_free()
 
     def _report(self, run: _Run[T, R], end: PassEnd, error: BaseException | None = None) -> None:
         report = PassReport(end, len(run.entries), run.cost(), run.reason, self._clock() - run.started, error)

@@ -39,7 +39,7 @@ from server import access
 from server.app import create_app
 from server.logs import configure_logs
 from server.protocol import Protocol
-from server.serving import quiet_garbage_collector
+from server.serving import let_threads_in, quiet_garbage_collector
 from server.settings import Settings
 
 KINDS: Final = ("bare", "plain", "ours")
@@ -97,6 +97,7 @@ def serve(kind: str) -> None:
     settings = Settings()
     configure_logs(settings)
     app = bare_app() if kind == "bare" else our_app(settings, plain=kind == "plain")
+    let_threads_in()
     quiet_garbage_collector()
     uvicorn.run(
         app,

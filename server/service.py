@@ -289,9 +289,9 @@ class Service:
             log.error("model cannot be used", reason=self.readiness.reason)  # noqa: TRY400 - the reason is for operators, complete
             return
 
-        async def predict(batch: list[Encoding]) -> Sequence[Prediction]:
-            # The only thread border on a ticket's way.
-            return await threads.run(partial(classifier.predict, batch))
+        def predict(batch: list[Encoding]) -> asyncio.Future[Sequence[Prediction]]:
+            # The only thread border on a ticket's way. No coroutine, so that the thread begins now and not at the loop's next turn.
+            return threads.run(partial(classifier.predict, batch))
 
         batcher = Batcher(
             predict,

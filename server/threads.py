@@ -74,11 +74,11 @@ class PassThreads:
         self._is_closed = False
         self.died = 0
 
-    async def run(self, function: Callable[[], R]) -> R:
-        """The function's result. Raises what it raises, or `ThreadDied`."""
+    def run(self, function: Callable[[], R]) -> asyncio.Future[R]:
+        """Run it, beginning now; the future has its result, what it raises, or `ThreadDied`."""
         future: asyncio.Future[R] = self._loop.create_future()
         (self._idle.pop() if self._idle else self._start()).hand(function, future)
-        return await future
+        return future
 
     def close(self) -> None:
         """Let the idle threads end; the others are not waited for."""

@@ -30,6 +30,7 @@ from batching import (
     PassReport,
     Priority,
     QueueFull,
+    WorkerDied,
 )
 from batching.callers import Caller, Entry
 from tests.batching.fakes import Model, adds_up, ends, now, start
@@ -586,25 +587,43 @@ def test_12_every_idle_worker_is_used_at_once() -> None:
     assert run_virtual(main()).started_at == [0.0, 0.0, 0.010]
 
 
-def test_11_a_caller_that_leaves_between_the_batch_and_its_pass_costs_no_pass() -> None:
-    async def main() -> Model:
-        model = Model()
-        async with Batcher(model) as batcher:
-            tasks = start(batcher, 1, 2)
-            await asyncio.sleep(0)  # the batch leaves in the next turn, its pass begins in the one after
-            tasks[0].cancel()
-            assert await ends(tasks) == [asyncio.CancelledError, 4]
-            alone = start(batcher, 3)
-            await asyncio.sleep(0)
-            alone[0].cancel()
-            assert await ends(alone) == [asyncio.CancelledError]
-            await asyncio.sleep(0.001)
-            assert repr(batcher) == "<Batcher open reserved=0 queued=0 in_flight=0 passes=0/1>"
-            assert await ends(start(batcher, 4)) == [8]
-            assert adds_up(batcher)
-        return model
+def test_a_batch_that_leaves_is_in_its_pass_at_once() -> None:
+    """Before the loop turns to the requests that it has at hand: a worker shall not wait for these."""
 
-    assert run_virtual(main()).batches == [[2], [4]]
+    async def main() -> None:
+        at_once: list[list[int]] = []
+
+        def process(items: list[int]) -> asyncio.Future[list[int]]:
+            at_once.append(items)
+            passed = asyncio.get_running_loop().create_future()
+            passed.set_result([2 * item for item in items])
+            return passed
+
+        async with Batcher(process) as batcher:
+            tasks = start(batcher, 1, 2)
+            await asyncio.sleep(0)  # the callers' turn
+            assert not at_once
+            asyncio.get_running_loop().call_soon(lambda: at_once.append([]))
+            await asyncio.sleep(0)  # the batch leaves in this one
+            assert at_once == [[1, 2], []]
+            assert await ends(tasks) == [2, 4]
+
+    run_virtual(main())
+
+
+def test_9_what_process_raises_before_it_can_be_awaited_is_the_outcome_of_its_pass() -> None:
+    async def main() -> None:
+        def process(items: list[int]) -> asyncio.Future[list[int]]:
+            raise SystemExit(3) if len(items) > 1 else ZeroDivisionError
+
+        async with Batcher(process) as batcher:
+            assert await ends(start(batcher, 1)) == [PassFailed]
+            assert await ends(start(batcher, 1, 2)) == [WorkerDied] * 2
+            seen = batcher.statistics()
+            assert (seen.failed_passes, seen.deaths, seen.running_passes) == (1, 1, 0)
+            assert adds_up(batcher)
+
+    run_virtual(main())
 
 
 def test_11_a_caller_cancelled_when_its_answer_is_there_counts_as_answered() -> None:

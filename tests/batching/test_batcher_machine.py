@@ -91,12 +91,15 @@ class Model:
         self.running = 0
         self.wrong_counts = 0
         self.fatal = 0
-        self.passes: Counter[asyncio.Task[Any] | None] = Counter()
-        # How many passes of a batch with more than one item failed; a batch is a task.
-        self.halved: dict[asyncio.Task[Any] | None, int] = {}
+        self.batcher: Batcher[Item, tuple[int, int]] | None = None
+        self.passes: Counter[object] = Counter()
+        # How many passes of a batch with more than one item failed.
+        self.halved: dict[object, int] = {}
 
     async def __call__(self, items: list[Item]) -> list[tuple[int, int]]:
-        policy, batch = self.policy, asyncio.current_task()
+        assert self.batcher is not None
+        policy, task = self.policy, asyncio.current_task()
+        (batch,) = (run for run in self.batcher._workers._runs if run.work is task)
         assert 1 <= len(items) <= policy.max_items
         assert len(items) == 1 or sum(item.cost for item in items) <= policy.max_cost
         keys = [item.key for item in items if item.key is not None]
@@ -200,6 +203,7 @@ class BatcherMachine(RuleBasedStateMachine):
             on_pass=self.on_pass,
             drain_timeout=drain_timeout,
         )
+        self.model.batcher = self.batcher
         self.run(self.batcher.__aenter__())
         self.is_measured = is_measured
         if is_measured:
@@ -314,7 +318,9 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(seconds=STEPS)
     def kill_a_pass(self, seconds: float) -> None:
         self.kills += 1
-        next(iter(self.batcher._workers._runs)).cancel()
+        (work, *_) = (run.work for run in self.batcher._workers._runs)
+        assert work is not None
+        work.cancel()
         self.let_pass(seconds)
 
     @precondition(lambda self: self.steps > 25)
@@ -387,7 +393,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if error.items == 1:
             assert item.is_poison or cause.is_model
         else:
-            # Each halving costs two passes, and there were no two left. After a hang or a death, another task has the rest.
+            # Each halving costs two passes, and there were no two left. After a hang or a death, another run has the rest.
             seen = self.batcher.statistics()
             assert 2 * cause.halved + 2 > self.policy.max_extra_passes or seen.hangs + seen.deaths
 
@@ -412,7 +418,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.model.running <= workers + self.batcher.hung_passes <= 3 * workers
         assert self.model.running <= 2 * workers
         assert self.batcher.statistics().running_passes <= workers
-        for run in self.batcher._workers._runs.values():
+        for run in self.batcher._workers._runs:
             assert len({entry.priority for entry in run.all()}) == 1
 
     @invariant()

@@ -213,19 +213,6 @@ def test_the_index_of_an_error_is_the_place_of_its_item_in_the_call() -> None:
     run_virtual(main())
 
 
-def test_a_bisected_batch_is_counted_although_a_caller_left_before_its_pass() -> None:
-    async def main() -> None:
-        async with Batcher(Model()) as batcher:
-            tasks = start(batcher, 1, -1, 2)
-            await asyncio.sleep(0)
-            tasks[0].cancel()
-            await ends(tasks)
-            seen = batcher.statistics()
-            assert (seen.extra_passes, seen.bisected) == (2, 1)
-
-    run_virtual(main())
-
-
 def test_a_half_that_nobody_wants_any_more_is_no_extra_pass() -> None:
     async def main() -> None:
         async with Batcher(Model()) as batcher:

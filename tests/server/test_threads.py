@@ -82,8 +82,7 @@ async def test_a_thread_that_dies_while_idle_is_seen_when_it_is_needed() -> None
 async def test_nobody_waits_for_a_thread_that_hangs_and_its_late_result_goes_nowhere() -> None:
     threads = PassThreads(asyncio.get_running_loop())
     gate = threading.Event()
-    hanging = asyncio.create_task(threads.run(lambda: gate.wait(20)))
-    await asyncio.sleep(0)
+    hanging = threads.run(lambda: gate.wait(20))
     hanging.cancel()
     assert await threads.run(lambda: 7) == 7
     with pytest.raises(asyncio.CancelledError):
@@ -98,9 +97,7 @@ def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
     async def main() -> threading.Thread:
         threads = PassThreads(asyncio.get_running_loop())
         before = set(threading.enumerate())
-        task = asyncio.create_task(threads.run(lambda: gate.wait(20)))
-        await asyncio.sleep(0)
-        task.cancel()
+        threads.run(lambda: gate.wait(20)).cancel()
         (thread,) = set(threading.enumerate()) - before
         return thread
 
