@@ -33,22 +33,19 @@ LAST_PASSES_SECONDS = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Run(Generic[T, R]):
-    """A batch in its worker: the entries of its present pass, its work, and when it started; the groups still to be passed."""
+    """A batch in its worker: the entries of its present pass, their cost, its work and start; the groups still to be passed."""
 
     reason: FlushReason
     groups: list[Sequence[Entry[T, R]]]
     extra_left: int
     started: float
     entries: Sequence[Entry[T, R]] = ()
+    cost: int = 0
     work: asyncio.Future[Sequence[R]] | None = None
     is_halved: bool = False
     has_worker: bool = True
     is_given_up: bool = False
     watch: asyncio.Handle | None = None
-
-    def cost(self) -> int:
-        """Of the present pass, or of all that is to be passed while it has not begun."""
-        return sum(entry.cost for entry in self.entries or self.all())
 
     def all(self) -> list[Entry[T, R]]:
         """What is here: in the present pass, and in those to come."""
@@ -110,7 +107,7 @@ class Workers(Generic[T, R]):
     def remaining_times(self) -> list[float]:
         """Expected seconds until each running pass has ended."""
         line, now = self.pace.line, self._clock()
-        return [max(0.0, line.seconds(run.cost()) - (now - run.started)) for run in self._runs if run.has_worker]
+        return [max(0.0, line.seconds(run.cost) - (now - run.started)) for run in self._runs if run.has_worker]
 
     def start(self, batch: Batch[Entry[T, R]], now: float) -> None:
         """Take a free worker and begin with a batch."""
@@ -150,6 +147,7 @@ class Workers(Generic[T, R]):
             self._end(run)
             return
         self.extra_passes += run.is_halved
+        run.cost = sum(entry.cost for entry in run.entries)
         run.started = self._clock()
         loop = asyncio.get_running_loop()
         try:
@@ -190,7 +188,7 @@ class Workers(Generic[T, R]):
         entries, ended = run.entries, self._clock()
         self._count(entries, ended - run.started)
         if not isinstance(results, Exception):
-            self.pace.observe(run.cost(), ended - run.started)
+            self.pace.observe(run.cost, ended - run.started)
             if not run.groups:
                 # Before these callers go on, who have much to do: the next batch begins.
                 self._release(run)
@@ -284,7 +282,7 @@ class Workers(Generic[T, R]):
             self._on_free()
 
     def _report(self, run: _Run[T, R], end: PassEnd, error: BaseException | None = None) -> None:
-        report = PassReport(end, len(run.entries), run.cost(), run.reason, self._clock() - run.started, error)
+        report = PassReport(end, len(run.entries), run.cost, run.reason, self._clock() - run.started, error)
         try:
             self._on_pass(report)
         except Exception as failure:  # noqa: BLE001 - a listener's fault is not the callers'
