@@ -155,7 +155,8 @@ class Workers(Generic[T, R]):
             run.work = loop.create_task(work, name="batching.pass") if asyncio.iscoroutine(work) else asyncio.ensure_future(work)
         except BaseException as error:  # noqa: BLE001 - what is raised at once is as if it were raised when awaited
             run.work = loop.create_future()
-            run.work.set_exception(error)
+            # A future refuses StopIteration; a coroutine cannot raise it either.
+            run.work.set_exception(RuntimeError("raised StopIteration") if isinstance(error, StopIteration) else error)
         run.work.add_done_callback(partial(self._pass_ended, run))
         if self._policy.pass_timeout < math.inf:
             run.watch = loop.call_later(self._policy.pass_timeout, self._suspect, run)
@@ -164,20 +165,22 @@ class Workers(Generic[T, R]):
         """The work of a pass has ended, as foreseen or not; nobody who was in it is left waiting."""
         if run.watch is not None:
             run.watch.cancel()
+        # Not raised here: the traceback would hold this frame, which holds the work, which holds the exception: a cycle.
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
         try:
-            results = self._results(run, work)
-            if run.is_given_up:
+            if error is not None and not isinstance(error, Exception):
+                self._died(run, error)
+            elif run.is_given_up:
                 self._report(run, PassEnd.RECOVERED)
                 self._end(run)
             else:
-                self._go_on(run, results)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the batch ends with it
-            self._died(run, error)
+                self._go_on(run, self._counted(run, work.result()) if error is None else error)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the batch ends with it
+            self._died(run, failure)
 
-    def _results(self, run: _Run[T, R], work: asyncio.Future[Sequence[R]]) -> Sequence[R] | Exception:
-        """The results of a pass that has ended, or what went wrong. Raises what ended its worker."""
+    def _counted(self, run: _Run[T, R], results: Sequence[R]) -> Sequence[R] | Exception:
+        """The results if they are as many as the entries, or what is wrong with them."""
         try:
-            results = work.result()
             count = len(results)
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the outcome of those whose pass it was
             return error
@@ -239,6 +242,8 @@ class Workers(Generic[T, R]):
 
     def _give_up(self, run: _Run[T, R]) -> None:
         """The pass hangs. Its callers are answered, and its worker is replaced as long as there are replacements."""
+        if run.work is not None and run.work.done():
+            return  # it has just ended, and its callers are next in turn
         run.is_given_up = True
         self.hung += 1
         self.hangs += 1
@@ -274,7 +279,8 @@ class Workers(Generic[T, R]):
 
     def _end(self, run: _Run[T, R]) -> None:
         """The batch is through."""
-        self._runs.pop(run, None)
+        if self._runs.pop(run, run) is run:
+            return  # it is through already
         self.hung -= run.is_given_up
         is_free = run.has_worker or run.is_given_up  # else it went on to the next batch before its last callers were answered
         self._release(run)

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import IO
 
 import uvloop
+from dotenv import dotenv_values
 
 from loadtest import scenarios
 from loadtest.answers import OK, Reference
@@ -92,8 +93,12 @@ def _target(options: Options) -> Iterator[Target]:
     if options.host is not None:
         yield Target(options.host)
     else:
-        with running_server(options.command, QUIET) as server:
-            yield Target(server.url, server.pid)
+        with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
+            settings = dict(QUIET)
+            if "PREDICTION_LOG" in server_settings(os.environ):  # written, as it takes time, but not into that of real customers
+                settings["PREDICTION_LOG"] = str(Path(folder) / "predictions.jsonl")
+            with running_server(options.command, settings) as server:
+                yield Target(server.url, server.pid)
 
 
 def measure_capacity(url: str, reference: Reference, seed: int, seconds: float = CALIBRATION_SECONDS) -> float:
@@ -127,7 +132,7 @@ def run_scenario(scenario: Scenario, options: Options, target: Target, reference
             seed=options.seed,
             started=started,
             target=options.host or HERE,
-            server_settings={} if options.host else _server_settings(os.environ),
+            server_settings={} if options.host else server_settings(os.environ) | QUIET,
             reference=reference,
             paces=plan.paces,
             begin=begin,
@@ -151,9 +156,17 @@ def _plan(scenario: Scenario, options: Options, target: Target, capacity: float,
     )
 
 
-def _server_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    given = {name: value for name, value in environment.items() if value and name.startswith(SERVER_SETTINGS)}
-    return dict(sorted((given | QUIET).items()))
+def server_settings(environment: Mapping[str, str], env_file: Path = Path(".env")) -> dict[str, str]:
+    """What the environment and the `.env` file here set for a server that is started here."""
+    written = {name.upper(): value for name, value in dotenv_values(env_file).items()}
+    given = written | {name: value for name, value in environment.items() if value}
+    return {name: value for name, value in sorted(given.items()) if value and name.startswith(SERVER_SETTINGS)}
+
+
+def check_defaults() -> None:
+    """Raise `ServerFailed` if a server started here would not have its default settings."""
+    if given := server_settings(os.environ):
+        raise ServerFailed(f"{', '.join(given)}: must not be set, in the environment or .env, since defaults are measured")
 
 
 def _generate(plan: Plan, generator: scenarios.Generator, target: Target, folder: Path) -> list[Reading]:

@@ -22,11 +22,12 @@ _ANSWERED = {"route": "/classify", "status": "200"}
 class Snapshot:
     """What has been counted since the server started; `buckets` are (upper bound in seconds, requests up to it) of latencies.
 
-    `sizes` are (upper bound in texts, passes up to it).
+    `pass_seconds` is what all passes took; `sizes` are (upper bound in texts, passes up to it).
     `queued` is the texts that wait now. `cpu` is in seconds, `rss` in bytes; None if the server does not tell.
     """
 
     passes: float
+    pass_seconds: float
     texts: float
     tokens: float
     flushes: Mapping[str, float]
@@ -59,6 +60,7 @@ def parse_metrics(text: str) -> Snapshot | None:
     latency = [metric for metric in metrics if _is_latency(metric)]
     return Snapshot(
         passes=by_name["supportbot_pass_texts_count"],
+        pass_seconds=by_name.get("supportbot_pass_seconds_sum", 0.0),
         texts=by_name.get("supportbot_pass_texts_sum", 0.0),
         tokens=by_name.get("supportbot_pass_tokens_sum", 0.0),
         flushes={metric.labels["reason"]: metric.value for metric in metrics if metric.name == "supportbot_flushes_total"},

@@ -49,6 +49,7 @@ from loadtest.corpus import tickets
 from loadtest.measure import this_machine
 from loadtest.processes import ServerFailed, allow_many_files, running_server
 from loadtest.run import QUIET as QUIET_SERVER
+from loadtest.run import check_defaults
 from loadtest.samples import Sample
 
 BOUND = 0.25  # seconds
@@ -340,10 +341,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     # Clients of an overloaded server hold thousands of connections.
     allow_many_files()
-    bundles = made()
-    gc.disable()  # and collected between measurements: a pause of the generator would be counted as latency
     plan = Plan(options.repeats, options.seconds, options.probe_seconds, options.attempts)
     try:
+        check_defaults()
+        bundles = made()
+        gc.disable()  # and collected between measurements: a pause of the generator would be counted as latency
         with (FOLDER / "servers.log").open("w+b") as log:
             comparison = compare(bundles, plan, log)
     except ServerFailed as error:

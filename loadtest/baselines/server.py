@@ -7,6 +7,7 @@ our API as a load generator needs, on the same uvicorn, uvloop and httptools. SI
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -53,6 +54,14 @@ def create_app(recipe: Recipe) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
+def tune_interpreter() -> None:
+    """Do what our own server does (`server/serving.py`), so that this is not among the differences."""
+    sys.setswitchinterval(0.0005)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
+
 class _Server(uvicorn.Server):
     """Without uvicorn's orderly end: after an overload, thousands of requests may wait whose clients have left."""
 
@@ -72,6 +81,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     app = create_app(RECIPES[options.recipe](options.bundle))
+    tune_interpreter()
     config = uvicorn.Config(
         app,
         host=options.host,

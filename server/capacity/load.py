@@ -43,8 +43,9 @@ PAUSE_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """CPU seconds for each request: of the server's event loop, of its other threads, of the client. `passes` is for each, too.
+    """CPU seconds for each request: of the server's event loop, of its other threads, of the client.
 
+    `passes` are for each request, too, and `pass_seconds` what these took by the server's clock.
     `others` is the cores that everything else on the machine took meanwhile.
     """
 
@@ -52,6 +53,7 @@ class Costs:
     workers: float
     client: float
     passes: float
+    pass_seconds: float
     others: float
 
 
@@ -151,7 +153,7 @@ class Load:
         snapshot = scrape(self._url)
         if snapshot is None:
             raise ServerFailed(f"{self._url}/metrics: no answer")
-        return _Usage(time.perf_counter(), snapshot.passes, CpuTimes.now(self._process.pid))
+        return _Usage(time.perf_counter(), snapshot.passes, snapshot.pass_seconds, CpuTimes.now(self._process.pid))
 
     def _check(self, outcomes: Mapping[str, int]) -> None:
         if self._process is not None:
@@ -164,10 +166,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """At a moment: the passes since the server's start, and the CPU times."""
+    """At a moment: the passes since the server's start and the seconds that they took, and the CPU times."""
 
     at: float
     passes: float
+    pass_seconds: float
     cpu: CpuTimes
 
 
@@ -180,6 +183,7 @@ def _costs(before: _Usage | None, after: _Usage | None, requests: int) -> Costs 
         workers=used.workers / requests,
         client=used.client / requests,
         passes=(after.passes - before.passes) / requests,
+        pass_seconds=(after.pass_seconds - before.pass_seconds) / requests,
         others=used.others / (after.at - before.at),
     )
 

@@ -4,6 +4,8 @@
 - The event loop takes some seconds for each request and some for each pass: the straight line through its CPU time a request over
   passes a request, at a light load and at the highest rate, whose batches are of different sizes.
 - The client takes CPU time on the same cores. For machines to buy, it is left out.
+- A pass holds its worker for longer than it works: threads are woken, and wait for the interpreter and for a core. By how much is
+  what passes take by the server's clock at a light load, beyond the simulated ones.
 - How much slower everything is while all cores are busy: as much as makes the simulated median at the highest rate the measured
   one. Caches and memory that are shared are in this, and what costs time without being anybody's work: switching between threads.
 - What p50 and p99 are beyond the simulated ones at a light load is added at all loads.
@@ -21,7 +23,7 @@ from itertools import cycle, islice
 from typing import Final
 
 from batching import BatchPolicy
-from batching.simulation import Item, Machine, PassSeconds, simulate
+from batching.simulation import Item, Machine, Pass, PassSeconds, simulate
 from loadtest.arrivals import Pace, poisson
 from server.capacity.load import Step, percentile
 from server.capacity.search import search
@@ -65,6 +67,13 @@ class Model:
         """What a step should have been like."""
         return self._simulated(step.moments, step.texts, 0.0)
 
+    def waits(self, step: Step) -> float:
+        """By how many seconds a pass of a step took longer than it should have, on average; 0 at least."""
+        _, passes = self._run(step.moments, step.texts)
+        assert step.costs is not None
+        measured = step.costs.pass_seconds * len(step.texts)
+        return max(0.0, (measured - sum(one.ended - one.started for one in passes)) / len(passes))
+
     def offer(self, rate: float) -> Simulated:
         """What a rate is like in the long run."""
         seconds = min(SECONDS, MOST_TEXTS / rate)
@@ -82,8 +91,7 @@ class Model:
         return replace(self, machine=machine, policy=replace(self.policy, workers=cores))
 
     def _simulated(self, moments: Sequence[float], texts: Sequence[int], filling: float) -> Simulated:
-        items = [Item(self.lengths[text], moment) for moment, text in zip(moments, texts, strict=True)]
-        passes = simulate(items, self.policy, self.pass_seconds, self.machine)
+        items, passes = self._run(moments, texts)
         latencies = sorted(item.latency for item in items[int(len(items) * filling) :])
         busy = len(items) * self.machine.loop_item + len(passes) * self.machine.loop_pass
         return Simulated(
@@ -91,6 +99,10 @@ class Model:
             percentile(latencies, 99) + self.p99_rest,
             busy / max(one.ended for one in passes),
         )
+
+    def _run(self, moments: Sequence[float], texts: Sequence[int]) -> tuple[list[Item], list[Pass]]:
+        items = [Item(self.lengths[text], moment) for moment, text in zip(moments, texts, strict=True)]
+        return items, simulate(items, self.policy, self.pass_seconds, self.machine)
 
 
 def calibrated(
@@ -123,6 +135,8 @@ def _slowed(
     loops = [(costs.passes, costs.loop) for costs in quiet_costs] + [(costs.passes, costs.loop / slowdown) for costs in full_costs]
     client = statistics.median(costs.client for costs in full_costs) / slowdown
     model = Model(Machine(cores, slowdown, *_line(loops), client), policy, pass_seconds, lengths)
+    handover = statistics.median(model.waits(step) for step in light)
+    model = replace(model, machine=replace(model.machine, handover=handover))
     pairs = [(step, model.replay(step)) for step in light]
     return replace(
         model,

@@ -614,13 +614,14 @@ def test_a_batch_that_leaves_is_in_its_pass_at_once() -> None:
 def test_9_what_process_raises_before_it_can_be_awaited_is_the_outcome_of_its_pass() -> None:
     async def main() -> None:
         def process(items: list[int]) -> asyncio.Future[list[int]]:
-            raise SystemExit(3) if len(items) > 1 else ZeroDivisionError
+            raise (ZeroDivisionError, StopIteration, SystemExit)[items[0]]
 
         async with Batcher(process) as batcher:
+            assert await ends(start(batcher, 0)) == [PassFailed]
             assert await ends(start(batcher, 1)) == [PassFailed]
-            assert await ends(start(batcher, 1, 2)) == [WorkerDied] * 2
+            assert await ends(start(batcher, 2, 3)) == [WorkerDied] * 2
             seen = batcher.statistics()
-            assert (seen.failed_passes, seen.deaths, seen.running_passes) == (1, 1, 0)
+            assert (seen.failed_passes, seen.deaths, seen.running_passes) == (2, 1, 0)
             assert adds_up(batcher)
 
     run_virtual(main())

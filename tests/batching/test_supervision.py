@@ -43,6 +43,49 @@ def pass_task() -> asyncio.Task[Any]:
 # --- hanging passes
 
 
+def test_a_pass_that_ends_in_the_moment_in_which_it_is_given_up_has_ended() -> None:
+    async def main() -> None:
+        def process(items: list[int]) -> asyncio.Future[list[int]]:
+            loop = asyncio.get_running_loop()
+            passed: asyncio.Future[list[int]] = loop.create_future()
+            # One turn after the time has come: before the pass is given up, but its callers are told a turn later.
+            loop.call_later(1.0, loop.call_soon, passed.set_result, [2 * item for item in items])
+            return passed
+
+        async with Batcher(process, BatchPolicy(pass_timeout=1.0)) as batcher:
+            assert await ends(start(batcher, 1, 2)) == [2, 4]
+            assert (batcher.hung_passes, batcher.statistics().hangs) == (0, 0)
+
+    run_virtual(main())
+
+
+def test_a_clock_that_fails_when_a_hanging_pass_ends_gives_its_place_back_once() -> None:
+    async def main() -> None:
+        is_broken = False
+
+        def clock() -> float:
+            nonlocal is_broken
+            if is_broken:
+                is_broken = False
+                raise ZeroDivisionError
+            return now()
+
+        def listen(report: PassReport) -> None:
+            nonlocal is_broken
+            is_broken = report.end is PassEnd.RECOVERED  # the next look at the clock is the dispatch
+
+        model = Model(stuck=[7])
+        async with Batcher(model, ONE, clock=clock, on_pass=listen) as batcher:
+            assert await ends(start(batcher, 7)) == [PassTimedOut]
+            model.free()
+            await asyncio.sleep(0.1)
+            assert batcher.hung_passes == 0
+            assert batcher.statistics().running_passes == 0
+            assert await ends(start(batcher, 1)) == [2]
+
+    run_virtual(main())
+
+
 def test_9_a_pass_that_hangs_is_given_up_and_its_worker_replaced() -> None:
     async def main() -> None:
         model = Model(stuck=[7])

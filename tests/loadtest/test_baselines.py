@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -368,6 +369,17 @@ def test_a_disturbed_measurement_is_made_again_and_the_less_disturbed_counts() -
     assert visit.points[-1].load == "overload"
     assert found.rate == 80.0
     assert 80.0 < found.too_high < 83.2
+
+
+def test_baselines_have_the_interpreter_tuned_as_ours() -> None:
+    show = "import gc, sys; print(sys.getswitchinterval(), gc.get_threshold(), gc.get_freeze_count() > 1000)"
+    theirs = "from loadtest.baselines.server import tune_interpreter as tune; tune()"
+    ours = "from server.serving import let_threads_in, quiet_garbage_collector; let_threads_in(); quiet_garbage_collector()"
+    shown = [
+        subprocess.run([sys.executable, "-c", f"{tune}\n{show}"], check=True, capture_output=True, text=True).stdout
+        for tune in (theirs, ours)
+    ]
+    assert shown[0] == shown[1] == "0.0005 (50000, 10, 10) True\n"
 
 
 def test_labels_are_compared_with_ours_and_with_the_right_ones() -> None:

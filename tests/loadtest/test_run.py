@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +15,13 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
+import pytest
+
+from loadtest.options import read_options
+from loadtest.processes import ServerFailed
 from loadtest.results import Result, read_result
+from loadtest.run import _target, check_defaults, server_settings
 from tests.loadtest.fake_server import FakeServer, serving
 from tests.server.conftest import clean_environment
 
@@ -142,3 +149,32 @@ def until(condition: Callable[[], bool]) -> None:
                 return
         time.sleep(0.05)
     raise AssertionError("it has not come about")
+
+
+def test_the_settings_of_our_server_are_those_of_the_environment_above_the_env_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("workers=3\nBATCH_MAX_TEXTS=16\nPREDICTION_LOG=log.jsonl\nOTHER=1\nQUEUE_MAX_TEXTS=\n", encoding="utf-8")
+    known = server_settings({"WORKERS": "1", "PATH": "/bin", "LOG_FORMAT": "", "BATCH_MAX_TEXTS": ""}, env_file)
+    assert known == {"WORKERS": "1", "BATCH_MAX_TEXTS": "16", "PREDICTION_LOG": "log.jsonl"}
+    assert server_settings({}, tmp_path / "none") == {}
+
+
+def test_defaults_are_measured_only_where_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in server_settings(os.environ):
+        monkeypatch.delenv(name)
+    check_defaults()
+    (tmp_path / ".env").write_text("WORKERS=3\n", encoding="utf-8")
+    with pytest.raises(ServerFailed, match=r"^WORKERS: must not be set"):
+        check_defaults()
+
+
+def test_a_load_test_leaves_the_prediction_log_of_real_customers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = tmp_path / "predictions.jsonl"
+    monkeypatch.setenv("PREDICTION_LOG", str(predictions))
+    with _target(read_options({})) as target:
+        said = httpx2.post(f"{target.url}/classify", json={"text": "payment failed"}).json()
+        assert said["prediction"] == "billing"
+        metrics = httpx2.get(f"{target.url}/metrics").text
+    assert "supportbot_prediction_log_records_total" in metrics
+    assert not predictions.exists()

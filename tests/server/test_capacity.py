@@ -114,7 +114,7 @@ def by_tokens(lengths: Sequence[int]) -> float:
 
 POLICY = BatchPolicy(max_items=8, max_cost=200, workers=2)
 LENGTHS = [random.Random(1).randint(5, 60) for _ in range(500)]
-MACHINE = Machine(cores=2, slowdown=1.2, loop_item=0.0005, loop_pass=0.0008, client_item=0.0003)
+MACHINE = Machine(cores=2, slowdown=1.2, loop_item=0.0005, loop_pass=0.0008, client_item=0.0003, handover=0.002)
 # A rate that keeps that machine busy.
 FULL = 560.0
 MODEL = Model(MACHINE, POLICY, by_tokens, LENGTHS)
@@ -127,9 +127,10 @@ def step_of(rate: float, seconds: float, rest: float = 0.0, seed: int = 1) -> St
         moments.append(moment)
     texts = [index % len(LENGTHS) for index in range(len(moments))]
     items = [Item(LENGTHS[text], at) for text, at in zip(texts, moments, strict=True)]
-    passes = len(simulate(items, POLICY, by_tokens, MACHINE)) / len(items)
+    done = simulate(items, POLICY, by_tokens, MACHINE)
+    passes, pass_seconds = len(done) / len(items), sum(one.ended - one.started for one in done) / len(items)
     slowdown = 1.0 if rate < 50 else MACHINE.slowdown
-    costs = Costs(slowdown * (0.0005 + 0.0008 * passes), 0.0, slowdown * 0.0003, passes, others=0.0)
+    costs = Costs(slowdown * (0.0005 + 0.0008 * passes), 0.0, slowdown * 0.0003, passes, pass_seconds, others=0.0)
     return Step(rate, moments, texts, [item.latency + rest for item in items], given_up=False, costs=costs)
 
 
@@ -145,6 +146,7 @@ def test_the_model_finds_the_costs_that_steps_were_made_of() -> None:
     assert found.loop_item == pytest.approx(MACHINE.loop_item, rel=0.05)
     assert found.loop_pass == pytest.approx(MACHINE.loop_pass, rel=0.05)
     assert found.client_item == pytest.approx(MACHINE.client_item, rel=0.05)
+    assert found.handover == pytest.approx(MACHINE.handover, rel=0.1)
     assert (model.p50_rest, model.p99_rest) == pytest.approx((0.002, 0.002), rel=0.15)
 
 
@@ -168,7 +170,7 @@ def test_a_round_that_was_disturbed_counts_for_nothing() -> None:
 def test_of_passes_that_are_all_alike_the_loop_has_one_cost() -> None:
     one_by_one = BatchPolicy(max_items=1, max_cost=200, workers=2)
     light, full = light_and_full()
-    alike = [[replace(step, costs=Costs(0.0012, 0.0, 0.0001, 1.0, 0.0)) for step in steps] for steps in (light, full)]
+    alike = [[replace(step, costs=Costs(0.0012, 0.0, 0.0001, 1.0, 0.02, 0.0)) for step in steps] for steps in (light, full)]
     machine = calibrated(by_tokens, one_by_one, LENGTHS, 2, *alike).machine
     assert 0.0006 <= machine.loop_item <= 0.0012
     assert machine.loop_pass == 0.0
