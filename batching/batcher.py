@@ -109,6 +109,7 @@ class Batcher(Generic[T, R]):
         self._drain_deadline: float | None = None
         self._is_closed = False
         self._became_idle = asyncio.Event()
+        self._accepted_bulk = 0
         self._refused: Counter[Priority] = Counter()
         self._flushes: Counter[FlushReason] = Counter()
         self._late = 0
@@ -240,6 +241,7 @@ class Batcher(Generic[T, R]):
             running_passes=workers.busy,
             hung_passes=workers.hung,
             accepted=register.accepted,
+            accepted_bulk=self._accepted_bulk,
             answered=register.answered,
             failed=register.failed,
             abandoned=register.abandoned,
@@ -306,7 +308,7 @@ class Batcher(Generic[T, R]):
             raise DeadlineExceeded
         # With a free worker nothing is refused: it costs nobody a place, and if all were refused, no pass would ever show that the
         # pace has become another.
-        if self._workers.has_free() or not self._workers.pace.is_sound:
+        if self._workers.has_free() or not self._workers.pace.is_sound or left >= self._ample_time(costs):
             return
         start = min(self._workers.remaining_times(), default=0.0)
         work = self._drain_time(self._queue.cost_ahead(priority), costs)
@@ -314,6 +316,12 @@ class Batcher(Generic[T, R]):
         if left < expected * BENEFIT_OF_DOUBT:
             self._unmeetable += places
             raise DeadlineUnmeetable(expected)
+
+    def _ample_time(self, costs: Sequence[int]) -> float:
+        """Seconds that surely are enough, seen at a glance: after the dearest pass there was, each item alone, on one worker."""
+        line, queue = self._workers.pace.line, self._queue
+        cost = sum(costs) + queue.cost(Priority.INTERACTIVE) + queue.cost(Priority.BULK) + 1
+        return line.seconds(self._workers.dearest) + line.start * (len(queue) + len(costs) + 1) + line.slope * cost
 
     def _drain_time(self, ahead: float, new: Sequence[int] = ()) -> float:
         """Seconds that all workers need for what is queued ahead and for new items, in batches as full as they can be."""
@@ -354,6 +362,8 @@ class Batcher(Generic[T, R]):
                     self._queue.push(entry)
             callers.append(self._register.join(entry, now, deadline, self._loop.create_future()))
         self._reserved[priority] -= len(items)
+        if priority is Priority.BULK:
+            self._accepted_bulk += len(items)
         self._schedule_dispatch()
         return callers
 

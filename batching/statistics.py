@@ -45,6 +45,7 @@ class BatcherStatistics:
     """Counts since the start unless said otherwise; times in seconds, summed.
 
     Of the items that callers submitted, after every event: accepted = answered + failed + abandoned + expired + waiting.
+    `accepted_bulk` are those of the accepted that were submitted as bulk.
     `failed` got an error of their pass or of the closing, `abandoned` are those whose caller left before the answer, `expired` met
     their deadline, `waiting` have no outcome yet. `coalesced` is how many of the accepted joined an equal item on its way.
 
@@ -72,6 +73,7 @@ class BatcherStatistics:
     running_passes: int
     hung_passes: int
     accepted: int
+    accepted_bulk: int
     answered: int
     failed: int
     abandoned: int

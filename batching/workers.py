@@ -75,6 +75,7 @@ class Workers(Generic[T, R]):
         self.pace = Pace()
         self.busy = 0
         self.hung = 0
+        self.dearest = 0  # the cost of a pass, of all so far
         self.passes = 0
         self.failed_passes = 0
         self.items_passed = 0
@@ -148,6 +149,7 @@ class Workers(Generic[T, R]):
             return
         self.extra_passes += run.is_halved
         run.cost = sum(entry.cost for entry in run.entries)
+        self.dearest = max(self.dearest, run.cost)
         run.started = self._clock()
         loop = asyncio.get_running_loop()
         try:

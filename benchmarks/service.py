@@ -1,6 +1,6 @@
 """`python -m benchmarks.service`: what the server adds to the engine, on the embedded bundle and the texts of `loadtest.corpus`.
 
-- saturation: texts/s over HTTP with 64 clients, over those of the engine alone: as many threads as the server has workers, the
+- saturation: texts/s over HTTP with 256 clients, over those of the engine alone: as many threads as the server has workers, the
   same texts already tokenized, in batches of 32 as they come. In turn, and the ratio within each round. The clients take their CPU
   time from the same cores, so the engine is counted with the cores that they leave; without that the ratio is printed, too. Beside
   it, what a text takes of the server's event loop and of its other threads, and what it takes of the engine alone.

@@ -6,9 +6,11 @@
 - max_p99_passes: by group of requests, or "all", p99 latency over the time of one pass on the idle server (`pass_ms`): a bound for
   all machines. The p99 is the median of those of the run's ten stretches (`typical_p99`): what disturbs a shared machine for some
   seconds leaves it alone, a server that has become slower does not;
+- max_slowest_passes: the slowest good answer of the whole run, over the same: wide, but a server that stops for seconds breaks it;
 - max_memory_growth: what the server's memory has grown by at the end, as a share of what it was after 5 minutes, when all is warm;
   a run that is shorter says nothing about it.
 
+Where the server does not tell what a pass takes, or a group has no good answers at all, a bound cannot be measured, and is broken.
 A machine that is busy with other things breaks gates, too: the result says how many cores others used (`other_cpu`).
 """
 
@@ -43,6 +45,7 @@ class Bounds(BaseModel):
     max_error_rate: Share = 0.0
     min_achieved: Share | None = None
     max_p99_passes: dict[str, Annotated[float, Field(gt=0)]] = {}
+    max_slowest_passes: Annotated[float, Field(gt=0)] | None = None
     max_memory_growth: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -68,8 +71,8 @@ def read_gates(path: Path = GATES_FILE) -> dict[str, Bounds]:
 
 
 def check(result: Result, bounds: Bounds) -> list[Gate]:
-    """The gates of a result. One that cannot be measured (no answer, no pass time, no memory) is left out:
-    errors, or answers that are missing, break the others.
+    """The gates of a result. What cannot be measured is broken, but nothing is asked of the memory of a short run, nor of refusals
+    that did not come.
     """
     errors = sum(result.errors.values())
     gates = [_at_most("error rate", bounds.max_error_rate, errors / result.requests if result.requests else 1.0)]
@@ -78,13 +81,23 @@ def check(result: Result, bounds: Bounds) -> list[Gate]:
         gates.append(
             Gate(name="achieved over offered", bound=bounds.min_achieved, measured=achieved, passed=achieved >= bounds.min_achieved)
         )
+    expected = find_scenario(result.scenario).expected
     for group, bound in bounds.max_p99_passes.items():
-        if result.pass_ms and group in result.typical_p99:
+        # Where all went well, there is no group of those that did.
+        p99 = result.typical_p99.get(group, result.typical_p99.get(ALL) if group == "200" else None)
+        if p99 is not None or group not in expected:
             name = "p99 in passes" if group == ALL else f"p99 of {group} in passes"
-            gates.append(_at_most(name, bound, result.typical_p99[group] / result.pass_ms))
+            gates.append(_at_most(name, bound, _in_passes(result, p99)))
+    if bounds.max_slowest_passes is not None:
+        slowest = result.latency.max if result.latency else None
+        gates.append(_at_most("slowest answer in passes", bounds.max_slowest_passes, _in_passes(result, slowest)))
     if bounds.max_memory_growth is not None and (growth := _memory_growth(result)) is not None:
         gates.append(_at_most("memory growth", bounds.max_memory_growth, growth))
     return gates
+
+
+def _in_passes(result: Result, milliseconds: float | None) -> float | None:
+    return milliseconds / result.pass_ms if result.pass_ms and milliseconds is not None else None
 
 
 def _memory_growth(result: Result) -> float | None:
@@ -92,5 +105,5 @@ def _memory_growth(result: Result) -> float | None:
     return warm[-1] / warm[0] - 1 if warm else None
 
 
-def _at_most(name: str, bound: float, measured: float) -> Gate:
-    return Gate(name=name, bound=bound, measured=measured, passed=measured <= bound)
+def _at_most(name: str, bound: float, measured: float | None) -> Gate:
+    return Gate(name=name, bound=bound, measured=measured, passed=measured is not None and measured <= bound)

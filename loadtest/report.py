@@ -16,9 +16,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from loadtest import charts
+from loadtest.answers import MALFORMED, WRONG_CONFIDENCE, WRONG_LABEL
 from loadtest.charts import Chart
 from loadtest.knee import Knee, find_knee
-from loadtest.results import Percentiles, Result, ResultError
+from loadtest.results import Gate, Percentiles, Result, ResultError
 from loadtest.words import milliseconds, per_second, percent, short
 
 GENERATORS = {"locust": "Locust", "light": "the light generator"}
@@ -44,6 +45,10 @@ BUSY_GENERATOR = 0.8
 BUSY_MACHINE = 0.95
 # Below this share of the offered rate a run says how the system fails, not how fast it is.
 KEPT_UP = 0.98
+# Errors that come with status 200.
+WRONG_ANSWERS = (WRONG_LABEL, WRONG_CONFIDENCE, MALFORMED)
+# The server's percentiles are between the bounds of a bucket, which are up to twice as far; the network takes its time.
+CLOCKS_FACTOR, CLOCKS_MS = 2.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def judge(result: Result) -> Verdict:
     broken = [gate for gate in result.gates if not gate.passed]
     if not broken:
         return Verdict("passed", "Passed", "The gate holds." if len(result.gates) == 1 else f"All {len(result.gates)} gates hold.")
-    reasons = "; ".join(f"{gate.name} is {short(gate.measured)}, the bound is {short(gate.bound)}" for gate in broken)
+    reasons = "; ".join(f"{gate.name} is {_measured(gate)}, the bound is {short(gate.bound)}" for gate in broken)
     hold = "does not hold" if len(broken) == 1 else "do not hold"
     return Verdict("failed", "Failed", f"{len(broken)} of {_counted(len(result.gates), 'gate')} {hold}: {reasons}.")
 
@@ -147,7 +152,11 @@ def tiles(result: Result) -> list[tuple[str, str, str]]:
 
 def cautions(result: Result) -> list[str]:
     """What makes the figures mean less than they seem to."""
-    return [caution for caution in (_capacity(result), *_generator(result), _few(result), _counted_elsewhere(result)) if caution]
+    return [
+        caution
+        for caution in (_capacity(result), *_generator(result), _few(result), _counted_elsewhere(result), _clocks(result))
+        if caution
+    ]
 
 
 def _capacity(result: Result) -> str:
@@ -181,12 +190,34 @@ def _few(result: Result) -> str:
 
 
 def _counted_elsewhere(result: Result) -> str:
-    if result.batches is None or abs(result.batches.requests - result.requests) <= max(2, 0.01 * result.requests):
+    if result.batches is None:
+        return ""
+    got = (result.latency.count if result.latency else 0) + sum(result.errors.get(name, 0) for name in WRONG_ANSWERS)
+    sent = result.batches.requests
+    if abs(sent - got) <= max(2, 0.01 * got):
         return ""
     return (
-        f"The generator made {result.requests:,} requests and the server counted {result.batches.requests:,}:"
+        f"The generator got {got:,} answers with status 200 and the server sent {sent:,}:"
         " somebody else used it too, or not all arrived."
     )
+
+
+def _clocks(result: Result) -> str:
+    """Where the client's clock and the server's say different things. The server's is only as fine as its buckets."""
+    if result.batches is None or result.service_time is None:
+        return ""
+    pairs = {
+        "p50": (result.service_time.p50, result.batches.server_p50),
+        "p99": (result.service_time.p99, result.batches.server_p99),
+    }
+    apart = [
+        f"{name} is {milliseconds(client)} ms by the client's clock and {milliseconds(server)} by the server's"
+        for name, (client, server) in pairs.items()
+        if server is not None and max(client, server) > CLOCKS_FACTOR * min(client, server) + CLOCKS_MS
+    ]
+    if not apart:
+        return ""
+    return f"Service time: {'; '.join(apart)}. What is between them was spent before or after the server had the request."
 
 
 def _counted(number: int, noun: str) -> str:
@@ -245,8 +276,12 @@ def _drawn(*found: Chart | None) -> list[Chart]:
 def _gates(result: Result) -> Section | None:
     if not result.gates:
         return None
-    rows = [(gate.name, short(gate.measured), short(gate.bound), "holds" if gate.passed else "fails") for gate in result.gates]
+    rows = [(gate.name, _measured(gate), short(gate.bound), "holds" if gate.passed else "fails") for gate in result.gates]
     return Section("Gates", [], [], [Table("What was asked of this run.", ("gate", "measured", "bound", ""), rows, words=True)])
+
+
+def _measured(gate: Gate) -> str:
+    return "not measured" if gate.measured is None else short(gate.measured)
 
 
 def _latency(result: Result) -> Section:

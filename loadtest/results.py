@@ -90,11 +90,11 @@ class Batches(_Record):
 
 
 class Gate(_Record):
-    """A bound and what was measured against it."""
+    """A bound and what was measured against it; None where that could not be measured, which is not passed."""
 
     name: str
     bound: float
-    measured: float
+    measured: float | None
     passed: bool
 
 

@@ -39,6 +39,7 @@ from dotenv import dotenv_values
 
 from loadtest import scenarios
 from loadtest.answers import OK, Reference
+from loadtest.arrivals import poisson
 from loadtest.gates import Bounds, GatesError, check, read_gates
 from loadtest.light import ANSWER_SECONDS, AskError, ask, closed_loop
 from loadtest.measure import HERE, Run, summarize
@@ -125,6 +126,8 @@ def run_scenario(scenario: Scenario, options: Options, target: Target, reference
         raise RunError(
             f"{scenario.name}: no request was to be sent in {plan.seconds:g} s; a higher CAPACITY or DURATION gives some"
         )
+    if not plan.clients and len(samples) < (planned := sum(1 for _ in poisson(plan.paces, plan.seed))):
+        raise RunError(f"{scenario.name}: {generator} was to send {planned} requests and tells of {len(samples)}")
     return summarize(
         Run(
             scenario=scenario,

@@ -24,6 +24,8 @@ def describe(result: Result) -> str:
         cores += f"; sent late by {late.p50:.2f} ms (p50), {late.p99:.2f} ms (p99)"
     lines.append(f"  {cores}")
     lines += [
-        f"  {'holds ' if gate.passed else 'BROKEN'} {gate.name}: {gate.measured:.4g}, bound {gate.bound:g}" for gate in result.gates
+        f"  {'holds ' if gate.passed else 'BROKEN'} {gate.name}:"
+        f" {'not measured' if gate.measured is None else f'{gate.measured:.4g}'}, bound {gate.bound:g}"
+        for gate in result.gates
     ]
     return "\n".join(lines)

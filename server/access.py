@@ -31,6 +31,10 @@ class RequestContext:
         self._observe = observe
         self._access_log = access_log
 
+    def note_refused(self, status: int) -> None:
+        """Count what was refused by the protocol before it was a request, and so has no route and no time of its own."""
+        self._observe("", status, 0.0)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection scope."""
         if scope["type"] != "http":
@@ -72,3 +76,10 @@ class RequestContext:
                     request_id=request_id,
                     **scope.get("supportbot.log", {}),
                 )
+
+
+def request_context(app: object) -> RequestContext | None:
+    """The request context inside what a server has wrapped around it, if there is one."""
+    while app is not None and not isinstance(app, RequestContext):
+        app = getattr(app, "app", None)
+    return app

@@ -224,7 +224,6 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[BatcherStatistics], float]], ...]
     ("peak_queued_texts", "Most places taken at once in one class", lambda now: now.peak_queued),
 )
 _COUNTERS: Final[tuple[tuple[str, str, Callable[[BatcherStatistics], float]], ...]] = (
-    ("accepted_texts", "Texts that were given to the batcher", lambda now: now.accepted),
     ("coalesced_texts", "Accepted texts that joined an equal one on its way", lambda now: now.coalesced),
     ("bisected_batches", "Failing batches that were halved", lambda now: now.bisected),
     ("extra_passes", "Passes spent on finding the texts at fault", lambda now: now.extra_passes),
@@ -233,14 +232,18 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[BatcherStatistics], float]], ..
 )
 
 
+def _by_priority(both: int, bulk: int) -> dict[str, int]:
+    return {Priority.INTERACTIVE.value: both - bulk, Priority.BULK.value: bulk}
+
+
 def _of_batcher(now: BatcherStatistics) -> Iterator[Metric]:
     for name, documentation, value in _GAUGES:
         yield _gauge(name, documentation, value(now))
     for name, documentation, value in _COUNTERS:
         yield _counter(name, documentation, value(now))
-    bulk = now.queued_bulk
-    by_priority = {Priority.INTERACTIVE.value: now.queued - bulk, Priority.BULK.value: bulk}
-    yield _gauges("queued_texts", "Distinct texts that wait, by class", "priority", by_priority)
+    yield _gauges("queued_texts", "Distinct texts that wait, by class", "priority", _by_priority(now.queued, now.queued_bulk))
+    accepted = _by_priority(now.accepted, now.accepted_bulk)
+    yield _counters("accepted_texts", "Texts that were given to the batcher, by class", "priority", accepted)
     outcomes = ("answered", "failed", "abandoned", "expired")
     by_outcome = {name: getattr(now, name) for name in outcomes}
     yield _counters("texts", "Accepted texts by their outcome", "outcome", by_outcome)

@@ -10,6 +10,7 @@ import orjson
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from server.access import request_context
 from server.body import CONNECTION
 from server.request_id import HEADER, new_request_id
 
@@ -187,6 +188,8 @@ class Protocol(HttpToolsProtocol):
         self._is_refused = True
         request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
+        if (context := request_context(self.app)) is not None:
+            context.note_refused(status)
         latest: RequestResponseCycle | None = getattr(self, "cycle", None)
         if latest is not None and not latest.response_complete and not latest.more_body:
             # Earlier requests on this connection are still being worked on: they get their answers, then it is closed.

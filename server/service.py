@@ -315,7 +315,11 @@ class Service:
         """What the lengths in the prediction log of an earlier run advise."""
         if self.prediction_log is None:
             return
-        earlier = await threads.run(partial(from_prediction_log, self.prediction_log.paths(), limit))
+        try:
+            earlier = await threads.run(partial(from_prediction_log, self.prediction_log.paths(), limit))
+        except Exception as error:  # noqa: BLE001 - it is advice, and the server is at work already
+            log.warning("the lengths of an earlier run cannot be told", reason=f"{type(error).__name__}: {error}")
+            return
         _log_lengths("lengths of an earlier run", earlier.report(self.policy.max_items, self.policy.max_cost))
 
     def _on_pass(self, report: PassReport) -> None:

@@ -161,9 +161,9 @@ def _show(report: Report) -> None:
     console.print(
         f"{report.target}: {found.confirmed:.0f} texts/s with {bound}{rejected} (never idle: {report.measured.saturated:.0f})"
     )
+    if machines := report.machines(found.confirmed):
+        console.print(f"{report.load:g} texts/s need {machines} of them, with the client beside the server as here")
     if report.sizing is None:
-        if machines := report.machines(found.confirmed):
-            console.print(f"{report.load:g} texts/s need {machines} of them")
         return
     console.print(_points_table(report.sizing))
     say(trust(report.sizing, found.confirmed))

@@ -34,7 +34,8 @@ def lengths(
 ) -> None:
     """Show how long texts are in tokens, how many a bundle's limit cuts, and what another limit would cost and save.
 
-    Each limit is measured in one thread, on texts of the file cut there and run as the server runs them; beside it, the same engine
+    Each limit is measured in one thread, on texts of the file cut there and run as the server would run them with the settings that
+    it finds here; beside it, the same engine
     with all texts padded. Do nothing else on the machine meanwhile. Blank texts and rows that cannot be read are left out. A
     prediction log without texts has lengths up to the limit that was served, and nothing is known beyond it.
 
@@ -43,12 +44,15 @@ def lengths(
         supportbot lengths tickets.csv --bundle my-bundle
     """
     from models.build.lengths import BatchLimits, compare, recommendation, survey
-    from server.settings import Settings
+    from server.settings import SettingsError, load_settings
 
     if write_json is not None and not write_json.parent.is_dir():
         fail(f"{write_json.parent}: no such folder")
-    fields = Settings.model_fields
-    batch = BatchLimits(fields["batch_max_texts"].default, fields["batch_max_tokens"].default)
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        fail(str(error))
+    batch = BatchLimits(settings.batch_max_texts, settings.batch_max_tokens)
     try:
         opened = Bundle.open(bundle or embedded_bundle())
         with progress_bar() as progress:

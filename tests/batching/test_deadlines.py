@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
+from dataclasses import replace
 
 import pytest
 
@@ -264,6 +266,32 @@ def test_what_runs_and_what_is_queued_ahead_counts_at_the_door_before_the_item_i
             assert refused.value.expected == pytest.approx(0.080 + 0.011)
             with batcher.reserve(timeout=0.600):
                 assert batcher.statistics().unmeetable == 3
+            await asyncio.gather(*tasks)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("policy", [BatchPolicy(max_items=2), ROOMY, BatchPolicy(max_cost=40)])
+def test_what_is_ample_at_a_glance_is_never_too_little_at_a_second_look(policy: BatchPolicy, workers: int) -> None:
+    async def main() -> None:
+        generator = random.Random(1)
+        async with Batcher(Model(per_unit=0.001), replace(policy, workers=workers), cost=abs) as batcher:
+            await measured(batcher, 10, 100)
+            tasks = start(batcher, *(generator.choice([1, 10, 100, 300]) for _ in range(30 + workers)))
+            for _ in range(40):
+                item, priority = generator.choice([1, 30, 200]), generator.choice(list(Priority))
+                tasks.append(asyncio.create_task(batcher.submit(item, priority=priority)))
+                await asyncio.sleep(generator.choice([0.0, 0.001, 0.050]))
+                if batcher._workers.has_free():
+                    continue
+                for costs in ([], [1], [200], [3, 3, 400]):
+                    ample = batcher._ample_time(costs)
+                    batcher._ample_time = lambda costs: math.inf  # type: ignore[method-assign]  # noqa: ARG005
+                    for priority in Priority:
+                        batcher._check_deadline(costs, 1, now() + ample, priority)
+                    del batcher._ample_time
+            assert batcher.statistics().unmeetable == 0
             await asyncio.gather(*tasks)
 
     run_virtual(main())

@@ -10,6 +10,7 @@ from loadtest.measure import summarize
 from loadtest.monitor import Reading
 from loadtest.results import Gate
 from loadtest.scenarios import SCENARIOS
+from loadtest.summary import describe
 from tests.loadtest.test_measure import BEGIN, run, sample
 
 
@@ -20,7 +21,7 @@ def gates_file(folder: Path, text: str) -> Path:
 
 
 def broken(gates: list[Gate]) -> list[tuple[str, float, float]]:
-    return [(gate.name, gate.bound, round(gate.measured, 2)) for gate in gates if not gate.passed]
+    return [(gate.name, gate.bound, round(gate.measured or -1.0, 2)) for gate in gates if not gate.passed]
 
 
 GOOD = summarize(run([sample(number / 10, 10) for number in range(99)]))
@@ -60,6 +61,9 @@ def test_a_disturbance_of_a_few_seconds_does_not_break_the_p99_but_is_in_the_res
     assert broken(check(result, Bounds(max_p99_passes={"all": 3}))) == []
     assert result.latency
     assert result.latency.p99 > 1900
+    # Where one pass takes 5 ms.
+    assert broken(check(result, Bounds(max_slowest_passes=399))) == [("slowest answer in passes", 399, 400)]
+    assert broken(check(result, Bounds(max_slowest_passes=401))) == []
 
 
 def test_the_p99_may_be_that_of_a_group() -> None:
@@ -88,12 +92,30 @@ def test_a_run_of_less_than_five_minutes_says_nothing_about_memory_growth() -> N
     assert [gate.name for gate in check(result, Bounds(max_memory_growth=0.05))] == ["error rate"]
 
 
-def test_a_server_that_answers_nothing_breaks_what_can_be_measured() -> None:
+def test_a_server_that_answers_nothing_breaks_all_that_is_asked_of_it() -> None:
     result = summarize(run([sample(1, 5, "disconnected")]))
-    assert broken(check(result, Bounds(min_achieved=0.5, max_p99_passes={"all": 9}))) == [
-        ("error rate", 0.0, 1.0),
-        ("achieved over offered", 0.5, 0.0),
+    gates = check(result, Bounds(min_achieved=0.5, max_p99_passes={"all": 9}, max_slowest_passes=9))
+    assert [(gate.name, gate.measured) for gate in gates if not gate.passed] == [
+        ("error rate", 1.0),
+        ("achieved over offered", 0.0),
+        ("p99 in passes", None),
+        ("slowest answer in passes", None),
     ]
+
+
+def test_a_server_that_does_not_tell_what_a_pass_takes_breaks_what_is_measured_in_passes() -> None:
+    result = GOOD.model_copy(update={"pass_ms": None})
+    gates = check(result, Bounds(max_p99_passes={"all": 9}, max_slowest_passes=9))
+    assert [gate.name for gate in gates if not gate.passed] == ["p99 in passes", "slowest answer in passes"]
+    assert "BROKEN p99 in passes: not measured, bound 9" in describe(result.model_copy(update={"gates": gates}))
+
+
+def test_nothing_is_asked_of_refusals_that_did_not_come() -> None:
+    bounds = Bounds(max_p99_passes={"200": 9, "429": 1})
+    gates = check(summarize(run([sample(1)], "overload")), bounds)
+    assert [(gate.name, gate.passed) for gate in gates] == [("error rate", True), ("p99 of 200 in passes", True)]
+    refused = check(summarize(run([sample(1), sample(2, 40, "429")], "overload")), bounds)
+    assert broken(refused) == [("p99 of 429 in passes", 1, 8)]
 
 
 def test_the_file_of_the_repository_bounds_every_scenario() -> None:

@@ -302,21 +302,39 @@ def test_the_verdict_names_each_gate_that_does_not_hold(steady: Result) -> None:
     assert judged() == ("open", "No gates were set for this run.")
     table = build_sections(steady.model_copy(update={"gates": [holds, breaks], **NO_CHARTS}))[0].tables[0]
     assert table.rows == [("a", "0.5", "1", "holds"), ("p99", "15.25", "12", "fails")]
+    unknown = Gate(name="p99", bound=12, measured=None, passed=False)
+    assert judged(unknown) == ("failed", "1 of 1 gate does not hold: p99 is not measured, the bound is 12.")
 
 
 def test_what_makes_the_figures_doubtful_is_said(steady: Result) -> None:
     assert steady.latency is not None
     assert steady.batches is not None
-    many = steady.model_copy(update={"latency": steady.latency.model_copy(update={"count": 20_000})})
+    latency, batches = steady.latency, steady.batches
+
+    def counted(answers: int) -> dict[str, object]:
+        return {
+            "latency": latency.model_copy(update={"count": answers}),
+            "batches": batches.model_copy(update={"requests": answers}),
+        }
+
+    many = steady.model_copy(update=counted(20_000))
     assert cautions(many) == []
+    # Refusals are no answers, wrong answers are.
+    errors = {"429": 5000, "wrong_label": 1000}
+    with_errors = {"requests": 26_000, "errors": errors, "batches": batches.model_copy(update={"requests": 21_000})}
+    assert cautions(many.model_copy(update=with_errors)) == []
     for changes, said in (
         ({"achieved_rate": 100.0}, "Only 50 % of the offered rate was answered"),
         ({"client_cpu": 0.93}, "The generator used 0.93 of the one core"),
         ({"server_cpu": 1.8}, "filled the machine's 2 cores"),
         ({"lateness": steady.latency}, "late; latency counts that"),
-        ({"latency": steady.latency.model_copy(update={"count": 5000})}, "no more than 5 were slower than p99.9"),
-        ({"latency": steady.latency.model_copy(update={"count": 500})}, "no more than 5 were slower than p99:"),
-        ({"batches": steady.batches.model_copy(update={"requests": 10})}, "and the server counted 10"),
+        (counted(5000), "no more than 5 were slower than p99.9"),
+        (counted(500), "no more than 5 were slower than p99:"),
+        ({"batches": steady.batches.model_copy(update={"requests": 10})}, "and the server sent 10"),
+        (
+            {"batches": steady.batches.model_copy(update={"requests": 20_000, "server_p99": 5000.0})},
+            "by the client's clock and 5,000 by the server's. What is between",
+        ),
     ):
         found = cautions(many.model_copy(update=changes))
         assert len(found) == 1

@@ -61,7 +61,7 @@ async def test_answers_are_counted_by_route_status_label_length_and_confidence(s
     assert (value("confidence_bucket", le="0.75"), value("confidence_bucket", le="0.8")) == (0, 4)
     assert value("confidence_mean", window="1m") == value("confidence_mean", window="24h") == 0.8
     assert value("low_confidence_share", window="1h") == 0
-    assert (value("accepted_texts_total"), value("texts_total", outcome="answered")) == (4, 4)
+    assert (value("accepted_texts_total", priority="interactive"), value("texts_total", outcome="answered")) == (4, 4)
     assert (value("passes_total", end="done"), value("pass_texts_sum"), value("pass_tokens_sum")) == (2, 4, 7)
     assert value("flushes_total", reason="idle") == 2
     assert (value("attention_cells_total"), value("padded_attention_cells_total")) == (4 + 9 + 1 + 1, 3 * 9 + 1)
@@ -105,7 +105,11 @@ async def test_a_text_from_the_cache_is_a_prediction_but_no_work(settings: Setti
             await app.client.post("/classify", json={"text": "payment"})
         value = await scrape(app)
     assert (value("predictions_total", label="billing"), value("confidence_count")) == (3, 3)
-    assert (value("text_tokens_count"), value("queue_seconds_count"), value("accepted_texts_total")) == (1, 1, 1)
+    assert (value("text_tokens_count"), value("queue_seconds_count"), value("accepted_texts_total", priority="interactive")) == (
+        1,
+        1,
+        1,
+    )
     assert (value("cache_lookups_total", result="hit"), value("cache_lookups_total", result="miss")) == (2, 1)
 
 
@@ -169,7 +173,7 @@ async def test_before_there_is_a_model_metrics_say_not_ready_and_confidence_is_r
         confidence = await app.client.get("/confidence")
     assert value("ready") == 0
     with pytest.raises(KeyError):
-        value("accepted_texts_total")
+        value("accepted_texts_total", priority="interactive")
     assert (confidence.status_code, confidence.json()["error"]["code"]) == (503, "not_ready")
 
 
@@ -215,8 +219,8 @@ async def test_every_metric_has_our_prefix_or_a_standard_one_and_says_what_it_is
 async def test_two_applications_in_a_process_count_apart(settings: SettingsMaker) -> None:
     async with running(settings()) as one, running(settings()) as other:
         await one.client.post("/classify", json={"text": "payment"})
-        assert (await scrape(one))("accepted_texts_total") == 1
-        assert (await scrape(other))("accepted_texts_total") == 0
+        assert (await scrape(one))("accepted_texts_total", priority="interactive") == 1
+        assert (await scrape(other))("accepted_texts_total", priority="interactive") == 0
 
 
 async def test_confidence_is_told_since_the_start_and_by_window(settings: SettingsMaker) -> None:
@@ -320,3 +324,27 @@ async def test_lengths_and_their_advice_are_logged_after_a_thousand_texts_and_fr
             await until(lambda: any(line["event"] == "lengths of an earlier run" for line in logs))
     (earlier,) = (line for line in logs if line["event"] == "lengths of an earlier run")
     assert (earlier["texts"], earlier["truncated"]) == (1000, 0.2)
+
+
+async def test_an_earlier_log_that_cannot_be_read_is_said_and_the_server_works(
+    settings: SettingsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr("server.service.from_prediction_log", broken)
+    with capture_logs() as logs:
+        async with running(settings(prediction_log=str(tmp_path / "predictions.jsonl"))) as app:
+            await until(lambda: any(line["event"] == "the lengths of an earlier run cannot be told" for line in logs))
+            assert (await app.client.post("/classify", json={"text": "refund"})).status_code == 200
+    (said,) = (line for line in logs if line["event"] == "the lengths of an earlier run cannot be told")
+    assert said["reason"] == "ZeroDivisionError: by chance"
+
+
+async def test_accepted_texts_are_counted_by_class(settings: SettingsMaker) -> None:
+    async with running(settings()) as app:
+        await app.client.post("/classify", json={"texts": ["payment due", "app crash now"], "priority": "bulk"})
+        await app.client.post("/classify", json={"text": "refund"})
+        value = await scrape(app)
+    assert value("accepted_texts_total", priority="bulk") == 2
+    assert value("accepted_texts_total", priority="interactive") == 1

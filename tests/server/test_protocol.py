@@ -85,6 +85,17 @@ def test_what_is_not_http_gets_the_usual_error_and_a_closed_connection(server: P
     assert (status, error["code"], rest) == (400, "malformed_request", b"")
 
 
+def test_what_was_refused_before_it_was_a_request_is_counted(server: Process) -> None:
+    def refused() -> float:
+        text = httpx2.get(f"{server.url}/metrics").text
+        name = 'supportbot_http_request_duration_seconds_count{route="other",status="400"} '
+        return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+
+    before = refused()
+    exchange(server, b"nonsense\r\n\r\n")
+    assert refused() == before + 1
+
+
 def test_a_head_without_end_is_refused(server: Process) -> None:
     piece = b"X-Long: " + b"a" * 16_000 + b"\r\n"
     head = b"POST /classify HTTP/1.1\r\n"
