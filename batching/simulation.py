@@ -7,7 +7,7 @@ of a busy server takes about a second, and the same input gives the same output.
 2. The event loop, one thread, spends half of its seconds on reading it, and queues it; without a place it is refused.
 3. When a worker is free, the loop takes a batch, spends the seconds of a pass on handing it over, and the pass begins in a thread
    of its own.
-4. When the pass has ended, and its worker has waited the seconds of a handover, the loop first starts the next one, then spends the
+4. When the pass has ended, and its worker has waited besides, the loop first starts the next one, then spends the
    other half of its seconds on each answer.
 5. The client spends the other half of its seconds on reading the answer.
 
@@ -82,7 +82,7 @@ class Machine:
     `slowdown`: how many times as long as by itself work takes while all cores are busy.
     `loop_item`, `loop_pass`: seconds of the event loop for each item, and for each pass.
     `client_item`: seconds of the client for each item; 0 when it is on another machine.
-    `handover`: seconds of waiting, without a core, by which a pass holds its worker for longer than it works.
+    `pass_wait`: seconds of waiting, without a core, by which a pass holds its worker for longer than it works.
     """
 
     cores: float = math.inf
@@ -90,7 +90,7 @@ class Machine:
     loop_item: float = 0.0
     loop_pass: float = 0.0
     client_item: float = 0.0
-    handover: float = 0.0
+    pass_wait: float = 0.0
 
     def speed(self, busy: int) -> float:
         """Seconds of work that each of so many busy threads gets done in a second."""
@@ -175,7 +175,7 @@ class _Run:
         self._loop = _Thread(self._cores)
         self._places = count()
         self._busy_workers = 0
-        self._handing_over: deque[tuple[float, Pass]] = deque()
+        self._waiting: deque[tuple[float, Pass]] = deque()
         self._dispatch_scheduled = False
         self._passes: list[Pass] = []
 
@@ -183,15 +183,15 @@ class _Run:
         coming = deque(items)
         while True:
             window_end = self._window_end()
-            handed_over = self._handing_over[0][0] if self._handing_over else math.inf
-            now = min(coming[0].arrives_at if coming else math.inf, self._cores.next_end(), window_end, handed_over)
+            waited = self._waiting[0][0] if self._waiting else math.inf
+            now = min(coming[0].arrives_at if coming else math.inf, self._cores.next_end(), window_end, waited)
             if now == math.inf:
                 return self._passes
             self._cores.advance(now)
             while coming and coming[0].arrives_at <= now:
                 self._client.waiting.append((self._machine.client_item / 2, partial(self._sent, coming.popleft())))
-            while self._handing_over and self._handing_over[0][0] <= now:
-                self._end(self._handing_over.popleft()[1])
+            while self._waiting and self._waiting[0][0] <= now:
+                self._end(self._waiting.popleft()[1])
             if window_end <= now:
                 self._schedule_dispatch()
             while self._client.turn() or self._loop.turn():
@@ -236,7 +236,7 @@ class _Run:
         self._cores.start(self._seconds(one.costs), partial(self._worked, one))
 
     def _worked(self, one: Pass) -> None:
-        self._handing_over.append((self._cores.now + self._machine.handover, one))
+        self._waiting.append((self._cores.now + self._machine.pass_wait, one))
 
     def _end(self, one: Pass) -> None:
         one.ended = self._cores.now

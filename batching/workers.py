@@ -75,7 +75,7 @@ class Workers(Generic[T, R]):
         self.pace = Pace()
         self.busy = 0
         self.hung = 0
-        self.dearest = 0  # the cost of a pass, of all so far
+        self.dearest = 0  # the highest cost of a pass so far
         self.passes = 0
         self.failed_passes = 0
         self.items_passed = 0
@@ -169,15 +169,18 @@ class Workers(Generic[T, R]):
             run.watch.cancel()
         # Not raised here: the traceback would hold this frame, which holds the work, which holds the exception: a cycle.
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, Exception):
+            self._died(run, error)
+            return
         try:
-            if error is not None and not isinstance(error, Exception):
-                self._died(run, error)
-            elif run.is_given_up:
+            if run.is_given_up:
                 self._report(run, PassEnd.RECOVERED)
                 self._end(run)
             else:
                 self._go_on(run, self._counted(run, work.result()) if error is None else error)
-        except BaseException as failure:  # noqa: BLE001 - whatever it is, the batch ends with it
+        except BaseException as failure:
+            if run not in self._runs:
+                raise  # what failed is not this batch, which is through
             self._died(run, failure)
 
     def _counted(self, run: _Run[T, R], results: Sequence[R]) -> Sequence[R] | Exception:
@@ -281,8 +284,7 @@ class Workers(Generic[T, R]):
 
     def _end(self, run: _Run[T, R]) -> None:
         """The batch is through."""
-        if self._runs.pop(run, run) is run:
-            return  # it is through already
+        del self._runs[run]
         self.hung -= run.is_given_up
         is_free = run.has_worker or run.is_given_up  # else it went on to the next batch before its last callers were answered
         self._release(run)

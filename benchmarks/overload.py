@@ -32,6 +32,7 @@ from loadtest.arrivals import Pace, poisson
 from loadtest.run import started_server
 from loadtest.samples import Sample
 from loadtest.scenarios import SCENARIOS, Request
+from loadtest.settings import check_defaults
 from server.service import usable_cores
 from server.settings import Settings
 
@@ -86,6 +87,7 @@ def drain_times(answers: Sequence[Sample]) -> list[tuple[float, float]]:
 
 def main(seconds: float) -> None:
     """Print all figures."""
+    check_defaults()
     command = [sys.executable, "-m", "server", "serve"]
     settings = {"ACCESS_LOG": "true", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
     with tempfile.TemporaryFile() as log:

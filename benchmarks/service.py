@@ -29,6 +29,7 @@ from loadtest.corpus import tickets
 from loadtest.light import Server
 from loadtest.processes import ServerProcess, running_server
 from loadtest.run import QUIET
+from loadtest.settings import check_defaults
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
 from server.capacity.cpu import CpuTimes
@@ -103,6 +104,7 @@ def spread(values: Sequence[float]) -> str:
 
 def main(rounds: int, requests: int) -> None:
     """Print all figures."""
+    check_defaults()
     classifier = Classifier.open(embedded_bundle())
     classifier.warm_up()
     with running_server([sys.executable, "-m", "server", "serve"], {**QUIET, "ANSWER_CACHE_TEXTS": "0"}) as server:

@@ -154,7 +154,7 @@ def cautions(result: Result) -> list[str]:
     """What makes the figures mean less than they seem to."""
     return [
         caution
-        for caution in (_capacity(result), *_generator(result), _few(result), _counted_elsewhere(result), _clocks(result))
+        for caution in (_capacity(result), *_generator(result), _few(result), _counted_elsewhere(result), *_clocks(result))
         if caution
     ]
 
@@ -192,8 +192,7 @@ def _few(result: Result) -> str:
 def _counted_elsewhere(result: Result) -> str:
     if result.batches is None:
         return ""
-    got = (result.latency.count if result.latency else 0) + sum(result.errors.get(name, 0) for name in WRONG_ANSWERS)
-    sent = result.batches.requests
+    got, sent = _answers(result), result.batches.requests
     if abs(sent - got) <= max(2, 0.01 * got):
         return ""
     return (
@@ -202,22 +201,30 @@ def _counted_elsewhere(result: Result) -> str:
     )
 
 
-def _clocks(result: Result) -> str:
+def _answers(result: Result) -> int:
+    """Those with status 200, which is what the server counts."""
+    return (result.latency.count if result.latency else 0) + sum(result.errors.get(name, 0) for name in WRONG_ANSWERS)
+
+
+def _clocks(result: Result) -> Iterable[str]:
     """Where the client's clock and the server's say different things. The server's is only as fine as its buckets."""
     if result.batches is None or result.service_time is None:
-        return ""
+        return
     pairs = {
         "p50": (result.service_time.p50, result.batches.server_p50),
         "p99": (result.service_time.p99, result.batches.server_p99),
     }
-    apart = [
-        f"{name} is {milliseconds(client)} ms by the client's clock and {milliseconds(server)} by the server's"
-        for name, (client, server) in pairs.items()
-        if server is not None and max(client, server) > CLOCKS_FACTOR * min(client, server) + CLOCKS_MS
-    ]
-    if not apart:
-        return ""
-    return f"Service time: {'; '.join(apart)}. What is between them was spent before or after the server had the request."
+    for name, (client, server) in pairs.items():
+        if server is None:
+            continue
+        clocks = (
+            f"{name} of the service time is {milliseconds(client)} ms by the generator's clock,"
+            f" {milliseconds(server)} by the server's"
+        )
+        if client > CLOCKS_FACTOR * server + CLOCKS_MS:
+            yield f"{clocks}: the rest was spent before or after the server had the request, in the network or in the generator."
+        elif server > CLOCKS_FACTOR * client + CLOCKS_MS:
+            yield f"{clocks}, which cannot be of the same requests: somebody else used it too."
 
 
 def _counted(number: int, noun: str) -> str:
@@ -399,7 +406,7 @@ def _batches(result: Result) -> Section:
     ]
     latency = result.latency
     compared = [
-        ("requests", f"{result.requests:,}", f"{batches.requests:,}"),
+        ("answers with status 200", f"{_answers(result):,}", f"{batches.requests:,}"),
         ("p50, ms", milliseconds(latency.p50 if latency else None), milliseconds(batches.server_p50)),
         ("p99, ms", milliseconds(latency.p99 if latency else None), milliseconds(batches.server_p99)),
     ]

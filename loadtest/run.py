@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import IO
 
 import uvloop
-from dotenv import dotenv_values
 
 from loadtest import scenarios
 from loadtest.answers import OK, Reference
@@ -51,14 +50,10 @@ from loadtest.results import Result, write_result
 from loadtest.samples import Sample, read_samples
 from loadtest.scenarios import CLOSED, SCENARIOS, Scenario
 from loadtest.scrape import scrape
+from loadtest.settings import server_settings
 from loadtest.summary import describe
 
 CALIBRATION_CLIENTS, CALIBRATION_SECONDS = 32, 4.0
-# What the environment may hold for the server that we start, by the beginning of its name: it belongs to the result.
-SERVER_SETTINGS = (
-    *("ACCESS_LOG", "ANSWER_", "BATCH_", "BISECT_", "BODY_", "BUNDLE", "DEFAULT_TIMEOUT_", "DRAIN_", "INTERACTIVE_", "KEEP_ALIVE_"),
-    *("LOG_", "LOW_CONFIDENCE", "MAX_", "PASS_TIMEOUT_", "PREDICTION_", "QUEUE_", "SERVER", "WORKERS"),
-)
 QUIET = {"ACCESS_LOG": "false", "LOG_LEVEL": "warning"}
 
 
@@ -157,19 +152,6 @@ def _plan(scenario: Scenario, options: Options, target: Target, capacity: float,
         samples=folder / "samples",
         clients=options.users if scenario is CLOSED else 0,
     )
-
-
-def server_settings(environment: Mapping[str, str], env_file: Path = Path(".env")) -> dict[str, str]:
-    """What the environment and the `.env` file here set for a server that is started here."""
-    written = {name.upper(): value for name, value in dotenv_values(env_file).items()}
-    given = written | {name: value for name, value in environment.items() if value}
-    return {name: value for name, value in sorted(given.items()) if value and name.startswith(SERVER_SETTINGS)}
-
-
-def check_defaults() -> None:
-    """Raise `ServerFailed` if a server started here would not have its default settings."""
-    if given := server_settings(os.environ):
-        raise ServerFailed(f"{', '.join(given)}: must not be set, in the environment or .env, since defaults are measured")
 
 
 def _generate(plan: Plan, generator: scenarios.Generator, target: Target, folder: Path) -> list[Reading]:

@@ -32,7 +32,7 @@ class RequestContext:
         self._access_log = access_log
 
     def note_refused(self, status: int) -> None:
-        """Count what was refused by the protocol before it was a request, and so has no route and no time of its own."""
+        """Count what was refused by the protocol before there was a request, which has no route and no time."""
         self._observe("", status, 0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -188,13 +188,13 @@ class Protocol(HttpToolsProtocol):
         self._is_refused = True
         request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
-        if (context := request_context(self.app)) is not None:
-            context.note_refused(status)
         latest: RequestResponseCycle | None = getattr(self, "cycle", None)
         if latest is not None and not latest.response_complete and not latest.more_body:
             # Earlier requests on this connection are still being worked on: they get their answers, then it is closed.
             latest.keep_alive = False
             return
+        if (latest is None or latest.response_complete) and (context := request_context(self.app)) is not None:
+            context.note_refused(status)  # else it was in a request's body, and that request is counted
         body = orjson.dumps({"error": {"code": code, "message": message, "request_id": request_id}})
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close", HEADER: request_id}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

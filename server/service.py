@@ -318,7 +318,7 @@ class Service:
         try:
             earlier = await threads.run(partial(from_prediction_log, self.prediction_log.paths(), limit))
         except Exception as error:  # noqa: BLE001 - it is advice, and the server is at work already
-            log.warning("the lengths of an earlier run cannot be told", reason=f"{type(error).__name__}: {error}")
+            log.warning("the lengths of an earlier run cannot be told", reason=type(error).__name__)
             return
         _log_lengths("lengths of an earlier run", earlier.report(self.policy.max_items, self.policy.max_cost))
 

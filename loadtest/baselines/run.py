@@ -49,8 +49,8 @@ from loadtest.corpus import tickets
 from loadtest.measure import this_machine
 from loadtest.processes import ServerFailed, allow_many_files, running_server
 from loadtest.run import QUIET as QUIET_SERVER
-from loadtest.run import check_defaults
 from loadtest.samples import Sample
+from loadtest.settings import check_defaults
 
 BOUND = 0.25  # seconds
 # How long a client waits for an answer at the fixed rates. In the search, the bound has decided long before.

@@ -25,7 +25,7 @@ from typing import Final
 from batching import BatchPolicy
 from batching.simulation import Item, Machine, Pass, PassSeconds, simulate
 from loadtest.arrivals import Pace, poisson
-from server.capacity.load import Step, percentile
+from server.capacity.load import Costs, Step, percentile
 from server.capacity.search import search
 
 # A rate is tried for so many seconds, but no more texts than that; the first share, while the queue fills, does not count.
@@ -67,11 +67,10 @@ class Model:
         """What a step should have been like."""
         return self._simulated(step.moments, step.texts, 0.0)
 
-    def waits(self, step: Step) -> float:
+    def pass_wait(self, step: Step, costs: Costs) -> float:
         """By how many seconds a pass of a step took longer than it should have, on average; 0 at least."""
         _, passes = self._run(step.moments, step.texts)
-        assert step.costs is not None
-        measured = step.costs.pass_seconds * len(step.texts)
+        measured = costs.pass_seconds * len(step.texts)
         return max(0.0, (measured - sum(one.ended - one.started for one in passes)) / len(passes))
 
     def offer(self, rate: float) -> Simulated:
@@ -135,8 +134,8 @@ def _slowed(
     loops = [(costs.passes, costs.loop) for costs in quiet_costs] + [(costs.passes, costs.loop / slowdown) for costs in full_costs]
     client = statistics.median(costs.client for costs in full_costs) / slowdown
     model = Model(Machine(cores, slowdown, *_line(loops), client), policy, pass_seconds, lengths)
-    handover = statistics.median(model.waits(step) for step in light)
-    model = replace(model, machine=replace(model.machine, handover=handover))
+    pass_wait = statistics.median(model.pass_wait(step, step.costs) for step in light if step.costs is not None)
+    model = replace(model, machine=replace(model.machine, pass_wait=pass_wait))
     pairs = [(step, model.replay(step)) for step in light]
     return replace(
         model,

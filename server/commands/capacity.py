@@ -162,7 +162,8 @@ def _show(report: Report) -> None:
         f"{report.target}: {found.confirmed:.0f} texts/s with {bound}{rejected} (never idle: {report.measured.saturated:.0f})"
     )
     if machines := report.machines(found.confirmed):
-        console.print(f"{report.load:g} texts/s need {machines} of them, with the client beside the server as here")
+        beside = ", with the client beside the server as here" if report.sizing is not None else ""
+        console.print(f"{report.load:g} texts/s need {machines} of them{beside}")
     if report.sizing is None:
         return
     console.print(_points_table(report.sizing))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from models.bundle import Bundle, BundleError, embedded_bundle
+from models.bundle import Bundle, BundleError
 from models.lengths import LONGEST, MOST_TRUNCATED, percent
 from models.tables import TableError
 from server.commands.console import fail, progress_bar, say
@@ -24,7 +24,7 @@ BAR = 32
 
 def lengths(
     file: Annotated[Path, typer.Argument(help="Texts: .csv, .tsv, .jsonl, or one a line; or the server's prediction log.")],
-    bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="the embedded one")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="as the settings say")] = None,
     text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     seconds: Annotated[int, typer.Option(min=0, max=3600, help="How long to measure costs; 0 measures none.")] = 20,
     max_truncated: Annotated[
@@ -54,7 +54,7 @@ def lengths(
         fail(str(error))
     batch = BatchLimits(settings.batch_max_texts, settings.batch_max_tokens)
     try:
-        opened = Bundle.open(bundle or embedded_bundle())
+        opened = Bundle.open(bundle or settings.bundle)
         with progress_bar() as progress:
             reading = progress.add_task("reading", total=None)
             found = survey(file, opened, text_column, lambda: progress.advance(reading))

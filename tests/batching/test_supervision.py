@@ -74,13 +74,16 @@ def test_a_clock_that_fails_when_a_hanging_pass_ends_gives_its_place_back_once()
             nonlocal is_broken
             is_broken = report.end is PassEnd.RECOVERED  # the next look at the clock is the dispatch
 
+        failures: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
         model = Model(stuck=[7])
         async with Batcher(model, ONE, clock=clock, on_pass=listen) as batcher:
             assert await ends(start(batcher, 7)) == [PassTimedOut]
             model.free()
             await asyncio.sleep(0.1)
-            assert batcher.hung_passes == 0
-            assert batcher.statistics().running_passes == 0
+            assert [type(failure) for failure in failures] == [ZeroDivisionError]
+            seen = batcher.statistics()
+            assert (seen.hung_passes, seen.running_passes, seen.deaths) == (0, 0, 0)
             assert await ends(start(batcher, 1)) == [2]
 
     run_virtual(main())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def gates_file(folder: Path, text: str) -> Path:
 
 
 def broken(gates: list[Gate]) -> list[tuple[str, float, float]]:
-    return [(gate.name, gate.bound, round(gate.measured or -1.0, 2)) for gate in gates if not gate.passed]
+    return [
+        (gate.name, gate.bound, round(math.nan if gate.measured is None else gate.measured, 2)) for gate in gates if not gate.passed
+    ]
 
 
 GOOD = summarize(run([sample(number / 10, 10) for number in range(99)]))

@@ -21,7 +21,8 @@ import pytest
 from loadtest.options import read_options
 from loadtest.processes import ServerFailed
 from loadtest.results import Result, read_result
-from loadtest.run import _target, check_defaults, server_settings
+from loadtest.run import _target
+from loadtest.settings import check_defaults, server_settings
 from tests.loadtest.fake_server import FakeServer, serving
 from tests.server.conftest import clean_environment
 
@@ -154,8 +155,16 @@ def until(condition: Callable[[], bool]) -> None:
 def test_the_settings_of_our_server_are_those_of_the_environment_above_the_env_file(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("workers=3\nBATCH_MAX_TEXTS=16\nPREDICTION_LOG=log.jsonl\nOTHER=1\nQUEUE_MAX_TEXTS=\n", encoding="utf-8")
-    known = server_settings({"WORKERS": "1", "PATH": "/bin", "LOG_FORMAT": "", "BATCH_MAX_TEXTS": ""}, env_file)
-    assert known == {"WORKERS": "1", "BATCH_MAX_TEXTS": "16", "PREDICTION_LOG": "log.jsonl"}
+    environment = {
+        "Workers": "1",
+        "LOG_FORMAT": "",
+        "BATCH_MAX_TEXTS": "",
+        "PREDICTION_LOG_SECRET": "secret",
+        "SERVER_PASSWORD": "x",
+    }
+    known = server_settings(environment, env_file)
+    # What is private is not passed on with a result.
+    assert known == {"WORKERS": "1", "BATCH_MAX_TEXTS": "16", "PREDICTION_LOG": "(set)", "PREDICTION_LOG_SECRET": "(set)"}
     assert server_settings({}, tmp_path / "none") == {}
 
 

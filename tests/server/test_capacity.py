@@ -114,7 +114,7 @@ def by_tokens(lengths: Sequence[int]) -> float:
 
 POLICY = BatchPolicy(max_items=8, max_cost=200, workers=2)
 LENGTHS = [random.Random(1).randint(5, 60) for _ in range(500)]
-MACHINE = Machine(cores=2, slowdown=1.2, loop_item=0.0005, loop_pass=0.0008, client_item=0.0003, handover=0.002)
+MACHINE = Machine(cores=2, slowdown=1.2, loop_item=0.0005, loop_pass=0.0008, client_item=0.0003, pass_wait=0.002)
 # A rate that keeps that machine busy.
 FULL = 560.0
 MODEL = Model(MACHINE, POLICY, by_tokens, LENGTHS)
@@ -146,7 +146,7 @@ def test_the_model_finds_the_costs_that_steps_were_made_of() -> None:
     assert found.loop_item == pytest.approx(MACHINE.loop_item, rel=0.05)
     assert found.loop_pass == pytest.approx(MACHINE.loop_pass, rel=0.05)
     assert found.client_item == pytest.approx(MACHINE.client_item, rel=0.05)
-    assert found.handover == pytest.approx(MACHINE.handover, rel=0.1)
+    assert found.pass_wait == pytest.approx(MACHINE.pass_wait, rel=0.1)
     assert (model.p50_rest, model.p99_rest) == pytest.approx((0.002, 0.002), rel=0.15)
 
 

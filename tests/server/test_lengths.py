@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from loadtest.corpus import tickets
+from loadtest.settings import NAMES
 from models.lengths import LengthSummary, summarize
 from server.commands.lengths import lengths
 from server.lengths import FIRST_REPORT, LOG_BYTES, Advice, LengthStatistics, advise, from_prediction_log
@@ -231,6 +232,26 @@ def test_only_the_end_of_the_newest_logs_is_read(tmp_path: Path) -> None:
 
 
 # --- the command
+
+
+@pytest.fixture(autouse=True)
+def _default_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_command_measures_with_the_settings_of_the_server_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "predictions.jsonl"
+    log.write_text(record(20) * 9, encoding="utf-8")
+    assert "up to 32 texts or 512" in " ".join(run(log, "--seconds", "0").stdout.split())
+    (tmp_path / ".env").write_text("BATCH_MAX_TEXTS=4\n", encoding="utf-8")
+    assert "up to 4 texts or 512" in " ".join(run(log, "--seconds", "0").stdout.split())
+    monkeypatch.setenv("BUNDLE", str(tmp_path))
+    assert "manifest.json" in run(log, "--seconds", "0").stderr
+    monkeypatch.setenv("WORKERS", "many")
+    wrong = run(log, "--seconds", "0")
+    assert (wrong.exit_code, "WORKERS=many" in wrong.stderr) == (2, True)
 
 
 def test_the_command_shows_lengths_costs_and_one_recommendation(tmp_path: Path) -> None:
