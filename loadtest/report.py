@@ -19,6 +19,7 @@ from loadtest import charts
 from loadtest.answers import MALFORMED, WRONG_CONFIDENCE, WRONG_LABEL
 from loadtest.charts import Chart
 from loadtest.knee import Knee, find_knee
+from loadtest.measure import HERE
 from loadtest.results import Gate, Percentiles, Result, ResultError
 from loadtest.words import milliseconds, per_second, percent, short
 
@@ -248,7 +249,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("Software", f"Python {machine.python}, {machine.platform}"),
         ("Server", result.target),
         ("Model", result.model),
-        ("Settings", settings or "none set: the defaults"),
+        ("Settings", settings or ("none set: the defaults" if result.target == HERE else "not known, it was not started here")),
     ]
     if result.pass_ms is not None:
         found.append(("One pass", f"{milliseconds(result.pass_ms)} ms on an idle server"))

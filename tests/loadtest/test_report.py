@@ -208,11 +208,14 @@ def test_a_server_elsewhere_is_reported_without_what_cannot_be_seen(steady: Resu
             "stages": {},
             "gates": [],
             "series": series,
+            "target": "http://elsewhere:8000",
+            "server_settings": {},
         }
     )
     for report in both(result):
         said = report.replace("&#39;", "'")
         for sentence in (
+            "not known, it was not started here",
             "The server's process is not to be seen from here, so its CPU and memory are unknown.",
             "The server's metrics could not be read, so nothing is known of its batches.",
             "The depth of the server's queue is not known",
