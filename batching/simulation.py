@@ -7,8 +7,8 @@ of a busy server takes about a second, and the same input gives the same output.
 2. The event loop, one thread, spends half of its seconds on reading it, and queues it; without a place it is refused.
 3. When a worker is free, the loop takes a batch, spends the seconds of a pass on handing it over, and the pass begins in a thread
    of its own.
-4. When the pass has ended, and its worker has waited besides, the loop first starts the next one, then spends the
-   other half of its seconds on each answer.
+4. When the pass has ended, and its worker has waited besides, the loop first starts the next one, then spends the other
+   half of its seconds on each answer.
 5. The client spends the other half of its seconds on reading the answer.
 
 The client and the loop do one thing after the other. Threads with something to do share the cores evenly (processor sharing): each

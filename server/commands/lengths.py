@@ -35,9 +35,9 @@ def lengths(
     """Show how long texts are in tokens, how many a bundle's limit cuts, and what another limit would cost and save.
 
     Each limit is measured in one thread, on texts of the file cut there and run as the server would run them with the settings that
-    it finds here; beside it, the same engine
-    with all texts padded. Do nothing else on the machine meanwhile. Blank texts and rows that cannot be read are left out. A
-    prediction log without texts has lengths up to the limit that was served, and nothing is known beyond it.
+    it finds here; beside it, the same engine with all texts padded. Do nothing else on the machine meanwhile. Blank texts and rows
+    that cannot be read are left out. A prediction log without texts has lengths up to the limit that was served, and nothing is
+    known beyond it.
 
     Example:
 

@@ -53,6 +53,16 @@ def test_an_item_that_comes_alone_takes_as_long_as_its_pass() -> None:
     assert latencies(items) == pytest.approx([0.010, 0.020, 0.030])
 
 
+def test_a_pass_that_waits_besides_its_work_holds_its_worker_and_no_core() -> None:
+    waits = Machine(cores=1, pass_wait=0.030)
+    items = [Item(10, 0.0), Item(20, 0.005)]
+    passes = simulate(items, ONE_WORKER, by_cost, waits)
+    assert [(one.started, one.ended) for one in passes] == [pytest.approx((0.0, 0.040)), pytest.approx((0.040, 0.090))]
+    # With two workers, the second works while the first waits.
+    passes = simulate([Item(10, 0.0), Item(20, 0.010)], ORDERED, by_cost, waits)
+    assert [(one.started, one.ended) for one in passes] == [pytest.approx((0.0, 0.040)), pytest.approx((0.010, 0.060))]
+
+
 def test_with_a_strict_window_it_waits_the_window_before() -> None:
     items = [Item(10, 0.0), Item(20, 1.0)]
     simulate(items, STRICT_WINDOW, by_cost)

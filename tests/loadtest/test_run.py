@@ -18,12 +18,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from loadtest.answers import Reference
 from loadtest.options import read_options
 from loadtest.processes import ServerFailed
 from loadtest.results import Result, read_result
-from loadtest.run import _target
+from loadtest.run import RunError, Target, _target, run_scenario
+from loadtest.scenarios import SCENARIOS
 from loadtest.settings import check_defaults, server_settings
 from tests.loadtest.fake_server import FakeServer, serving
+from tests.loadtest.test_measure import BEGIN, sample
 from tests.server.conftest import clean_environment
 
 OURS = {"SCENARIO", "DURATION", "SOAK", "CAPACITY", "GENERATOR", "SEED", "USERS", "SERVER", "OUT", "ANSWERS", "GATES", "UI_PORT"}
@@ -187,3 +190,13 @@ def test_a_load_test_leaves_the_prediction_log_of_real_customers_alone(tmp_path:
         metrics = httpx2.get(f"{target.url}/metrics").text
     assert "supportbot_prediction_log_records_total" in metrics
     assert not predictions.exists()
+
+
+def test_a_generator_that_loses_requests_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.run._generate", lambda *_: [])
+    monkeypatch.setattr("loadtest.run.scrape", lambda _: None)
+    told = [sample(number / 100) for number in range(50)]
+    monkeypatch.setattr("loadtest.run.read_samples", lambda _: (BEGIN, told))
+    options = read_options({"DURATION": "10"})
+    with pytest.raises(RunError, match=r"^steady: locust was to send \d+ requests and tells of 50$"):
+        run_scenario(SCENARIOS["steady"], options, Target("http://127.0.0.1:1"), Reference(), 40.0)

@@ -94,6 +94,9 @@ def test_what_was_refused_before_it_was_a_request_is_counted(server: Process) ->
     before = refused()
     exchange(server, b"nonsense\r\n\r\n")
     assert refused() == before + 1
+    # Here there is a request, which is counted as such.
+    exchange(server, b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert refused() == before + 1
 
 
 def test_a_head_without_end_is_refused(server: Process) -> None:
