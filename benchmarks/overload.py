@@ -29,7 +29,7 @@ from benchmarks.console import say
 from loadtest import light
 from loadtest.answers import Reference
 from loadtest.arrivals import Pace, poisson
-from loadtest.run import started_server
+from loadtest.processes import running_server
 from loadtest.samples import Sample
 from loadtest.scenarios import SCENARIOS, Request
 from loadtest.settings import check_defaults
@@ -91,8 +91,8 @@ def main(seconds: float) -> None:
     command = [sys.executable, "-m", "server", "serve"]
     settings = {"ACCESS_LOG": "true", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
     with tempfile.TemporaryFile() as log:
-        with started_server(command, log, **settings) as url:
-            port = int(url.rpartition(":")[2])
+        with running_server(command, settings, log) as server:
+            port = int(server.url.rpartition(":")[2])
             lone = uvloop.run(closed_loop(port, 1, requests(LONE_REQUESTS, 1)))
             waits = [answer.queue_ms or 0.0 for answer in lone]
             say(f"lone request: {np.percentile(waits, 50):.2f} ms in the queue (p50), {np.percentile(waits, 99):.2f} ms (p99)")

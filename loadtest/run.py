@@ -28,7 +28,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,20 +67,6 @@ class Target:
 
     url: str
     process: int | None = None
-
-
-@contextmanager
-def started_server(command: Sequence[str], log: IO[bytes] | None = None, **environment: str) -> Generator[str, None, None]:
-    """A quiet server on a free port of this machine, ready; on leaving it is told to stop and must exit with 0.
-
-    Its log goes to `log`, a file; by default to where ours goes. `environment` are settings of the server.
-    If it fails, so does this process, with a message.
-    """
-    try:
-        with running_server(command, QUIET | environment, log) as server:
-            yield server.url
-    except ServerFailed as error:
-        sys.exit(str(error))
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from loadtest.baselines.run import Plan, System, Visit, agreements, counted
 from loadtest.baselines.search import MOST_PROBES, NARROW, bracket, highest
 from loadtest.baselines.server import WARM_UP, create_app
 from loadtest.measure import this_machine
-from loadtest.run import started_server
+from loadtest.processes import running_server
 from loadtest.samples import Sample
 
 
@@ -243,7 +243,8 @@ server.main(["fake", "no-bundle"])
 
 
 def test_a_baseline_in_a_process_of_its_own_takes_load_and_ends_at_once_whatever_still_runs() -> None:
-    with started_server([sys.executable, "-c", FAKE_BASELINE]) as url:
+    with running_server([sys.executable, "-c", FAKE_BASELINE], {}) as server:
+        url = server.url
         samples = offer(url, 100, 1, seed=3, patience=20)
         assert {sample.outcome for sample in samples} == {"ok"}
         assert 60 < len(samples) < 150
