@@ -112,7 +112,7 @@ def let_threads_in() -> None:
     """Let the event loop give way to a pass that begins or ends within half a millisecond, not Python's 5.
 
     A pass needs the interpreter for a moment at either end, while the loop has a batch of requests to read or to answer; what the
-    pass waits, a core may be idle. At saturation on two cores, a thread began its pass after 2.9 ms on average, with this after 1.5.
+    pass waits, a core may be idle. At saturation on two cores a pass began after 2.9 ms on average, with this after 1.5.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
 
