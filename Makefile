@@ -73,7 +73,7 @@ ladder: setup-build ## every step from PyTorch to the served engine, measured he
 	$(BIN)/supportbot ladder --shape $(or $(SHAPE),minilm) --out $(or $(OUT),dist/ladder-$(or $(SHAPE),minilm))
 
 model: setup-build ## train and build the embedded bundle again; DATA names the folder of the training sources
-	$(BIN)/python -m models.build.supportbot $(DATA) dist/checkpoint dist/supportbot
+	$(BIN)/python -m models.making.supportbot $(DATA) dist/checkpoint dist/supportbot
 	@echo "Compare dist/supportbot/MODEL_CARD.md with models/supportbot/MODEL_CARD.md before replacing one by the other."
 
 # --universal: one file for all platforms and Python versions. torch is left out of build.txt, see setup-build.

@@ -33,10 +33,10 @@ from batching.policy import BatchPolicy, Priority
 from batching.simulation import Item, Pass, PassSeconds, simulate
 from benchmarks.console import say
 from loadtest.corpus import tickets
-from models.build.pass_times import Terms, draw_batch, fit, formula, padded_terms, padding_free_terms, planned
-from models.build.tune import ticket_lengths
 from models.bundle import Bundle, embedded_bundle
 from models.engines import PackedEngine, PaddedEngine
+from models.making.pass_times import Terms, draw_batch, fit, formula, padded_terms, padding_free_terms, planned
+from models.making.tune import ticket_lengths
 from models.tokenizer import Tokenizer
 from models.types import Encoding
 

@@ -31,7 +31,7 @@ class Engine(Protocol):
 
 
 class PackedEngine:
-    """The padding-free graph that `models.build.graph` writes; its inputs are `models.passes.INPUTS`."""
+    """The padding-free graph that `models.making.graph` writes; its inputs are `models.passes.INPUTS`."""
 
     is_batch_invariant = True
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path("dist/comparison")
-TICKETS = Path("models/build/tickets")
+TICKETS = Path("models/making/tickets")
 # Written tickets with their labels, on which no system was trained: all must give about the same labels for them.
 LABELLED = TICKETS / "test.jsonl"
 CPU_FLAGS = Path("/proc/cpuinfo")

@@ -1,6 +1,6 @@
 """A machine as the simulation sees it, from measured costs, and what it predicts.
 
-- A pass takes what passes take in this process, alone (`models.build.pass_times`).
+- A pass takes what passes take in this process, alone (`models.making.pass_times`).
 - The event loop takes some seconds for each request and some for each pass: the straight line through its CPU time a request over
   passes a request, at a light load and at the highest rate, whose batches are of different sizes.
 - The client takes CPU time on the same cores. For machines to buy, it is left out.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from loadtest.processes import allow_many_files, running_server
-from models.build.pass_times import PassTimer
 from models.classifier import Classifier
+from models.making.pass_times import PassTimer
 from server.capacity.load import CLIENTS, Load, Step
 from server.capacity.model import Model, calibrated
 from server.capacity.search import Found, OutOfTime, search

@@ -79,12 +79,12 @@ def build(
 
         BUNDLE=my-bundle supportbot serve
     """
-    from models.build.dataset import DatasetError, read_examples, read_texts
     from models.classifier import SelfCheckFailed
+    from models.making.dataset import DatasetError, read_examples, read_texts
 
     try:
-        from models.build.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
-        from models.build.checkpoint import CheckpointError
+        from models.making.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
+        from models.making.checkpoint import CheckpointError
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
     try:

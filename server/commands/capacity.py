@@ -57,7 +57,7 @@ def capacity(
         supportbot capacity --slo-p99-ms 250 --load 3000
     """
     from loadtest.processes import ServerFailed
-    from models.build.dataset import DatasetError
+    from models.making.dataset import DatasetError
     from server.capacity.load import Load
     from server.capacity.planning import measure, measure_and_size
     from server.capacity.report import Report
@@ -126,7 +126,7 @@ def _is_loopback(host: str) -> bool:
 
 def _texts(data: Path | None, text_column: str) -> list[str]:
     from loadtest.corpus import tickets
-    from models.build.dataset import read_texts
+    from models.making.dataset import read_texts
 
     if data is None:
         return list(islice(tickets(1), TEXTS))

@@ -36,12 +36,12 @@ def ladder(
 
         supportbot ladder --shape distilbert
     """
-    from models.build.checkpoint import CheckpointError
+    from models.making.checkpoint import CheckpointError
 
     try:
         import torch  # noqa: F401 - before minutes of work
 
-        from models.build import ladder as module
+        from models.making import ladder as module
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
     try:
@@ -70,10 +70,10 @@ def _texts(folder: Path, count: int, *, real: bool) -> tuple[list[list[int]], li
     """Token ids of mixed lengths, and of the article's text: of real tickets for a real model, else at random."""
     import numpy as np
 
-    from models.build.builder import TICKETS
-    from models.build.checkpoint import read_checkpoint
-    from models.build.dataset import read_examples
-    from models.build.tune import LONGEST, ticket_lengths
+    from models.making.builder import TICKETS
+    from models.making.checkpoint import read_checkpoint
+    from models.making.dataset import read_examples
+    from models.making.tune import LONGEST, ticket_lengths
     from models.tokenizer import Tokenizer
 
     lengths = ticket_lengths(count)
@@ -95,7 +95,7 @@ def _show(result: object) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from models.build.ladder import HEADINGS, NARROW, Result, captions, table
+    from models.making.ladder import HEADINGS, NARROW, Result, captions, table
 
     assert isinstance(result, Result)
     console = Console()

@@ -17,7 +17,7 @@ from server.commands.console import fail, progress_bar, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from models.build.lengths import BatchLimits, Limit, Survey
+    from models.making.lengths import BatchLimits, Limit, Survey
 
 BAR = 32
 
@@ -43,7 +43,7 @@ def lengths(
 
         supportbot lengths tickets.csv --bundle my-bundle
     """
-    from models.build.lengths import BatchLimits, compare, recommendation, survey
+    from models.making.lengths import BatchLimits, compare, recommendation, survey
     from server.settings import SettingsError, load_settings
 
     if write_json is not None and not write_json.parent.is_dir():

@@ -13,7 +13,7 @@ from models.tables import TableError
 from server.commands.console import fail, progress_bar, say
 
 if TYPE_CHECKING:
-    from models.build.train import EpochResult
+    from models.making.train import EpochResult
 
 NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot[build]"
 
@@ -63,7 +63,7 @@ def train(
 
         supportbot train --data tickets.csv --out my-checkpoint
     """
-    from models.build.dataset import DatasetError, read_examples, split
+    from models.making.dataset import DatasetError, read_examples, split
 
     try:
         examples = read_examples([_weighted(name) for name in data], text_column=text_column, label_column=label_column)
@@ -77,8 +77,8 @@ def train(
     try:
         import torch
 
-        from models.build.train import TrainingError, TrainingOptions, default_base
-        from models.build.train import train as run
+        from models.making.train import TrainingError, TrainingOptions, default_base
+        from models.making.train import train as run
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
     if threads:

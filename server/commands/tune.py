@@ -12,8 +12,8 @@ from models.tables import TableError
 from server.commands.console import fail, progress_bar, say
 
 if TYPE_CHECKING:
-    from models.build.tune import Tuning, Workload
     from models.classifier import Classifier
+    from models.making.tune import Tuning, Workload
 
 NEEDS_MATPLOTLIB = "--plot needs matplotlib: run `make setup-build`, or install supportbot[build]"
 
@@ -38,10 +38,10 @@ def tune(
 
         supportbot tune my-bundle --data tickets.csv --write .env --plot cost.png
     """
-    from models.build.dataset import DatasetError
-    from models.build.tune import draw, write_settings
-    from models.build.tune import tune as measure
     from models.classifier import Classifier, SelfCheckFailed
+    from models.making.dataset import DatasetError
+    from models.making.tune import draw, write_settings
+    from models.making.tune import tune as measure
     from server.service import usable_cores
     from server.settings import Settings
 
@@ -92,9 +92,9 @@ def _check_outputs(plot: Path | None, write: Path | None) -> None:
 
 
 def _workload(classifier: Classifier, data: Path | None, text_column: str) -> Workload:
-    from models.build.dataset import read_texts
-    from models.build.evaluate import encode_all
-    from models.build.tune import Workload
+    from models.making.dataset import read_texts
+    from models.making.evaluate import encode_all
+    from models.making.tune import Workload
 
     if data is None:
         typical = encode_all(classifier, [golden.text for golden in classifier.manifest.goldens])
@@ -108,7 +108,7 @@ def _show(tuning: Tuning, model: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from models.build.tune import COUNTS
+    from models.making.tune import COUNTS
 
     console = Console()
     # 11 columns have to fit into 80 characters.

@@ -17,8 +17,8 @@ from server.commands.console import fail, progress_bar, stderr
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from models.build.verify import Bounds, Measured, Report
     from models.classifier import Classifier
+    from models.making.verify import Bounds, Measured, Report
 
 NEEDS_ONNX = "a checkpoint as reference needs onnx and safetensors: run `make setup-build`, or install supportbot[build]"
 
@@ -63,8 +63,8 @@ def verify(
 
         supportbot verify my-bundle --data test.csv --reference my-checkpoint --min-match 0.98 --max-flips 0
     """
-    from models.build.dataset import DatasetError, read_examples
-    from models.build.verify import Bounds, measure
+    from models.making.dataset import DatasetError, read_examples
+    from models.making.verify import Bounds, measure
 
     bounds = Bounds(min_accuracy, min_macro_f1, max_ece, min_match, max_change, max_flips, max_composition_change)
     _demand(bounds, data, reference, compositions)
@@ -131,8 +131,8 @@ def _open_reference(folder: Path, classifier: Classifier) -> Classifier:
 
 def _open_checkpoint(folder: Path, classifier: Classifier) -> Classifier:
     try:
-        from models.build.builder import open_checkpoint
-        from models.build.checkpoint import CheckpointError, UnsupportedEncoder
+        from models.making.builder import open_checkpoint
+        from models.making.checkpoint import CheckpointError, UnsupportedEncoder
     except ImportError as error:
         fail(f"{NEEDS_ONNX} ({error})")
     try:

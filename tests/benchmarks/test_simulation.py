@@ -21,7 +21,7 @@ from benchmarks.simulation import (
     summarize,
 )
 from models import passes
-from models.build.tune import ticket_lengths
+from models.making.tune import ticket_lengths
 
 ONE_WORKER = replace(FIFO, workers=1)
 

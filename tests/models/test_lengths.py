@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 
 from loadtest.corpus import tickets
 from models import passes
-from models.build.lengths import (
+from models.bundle import Bundle, BundleError, embedded_bundle
+from models.classifier import Classifier
+from models.lengths import LONGEST, Lengths, LengthSummary, logged_length, percent, percentile, summarize
+from models.making.lengths import (
     CHUNK,
     CHUNKS,
     KEPT,
@@ -40,9 +43,6 @@ from models.build.lengths import (
     shortened,
     survey,
 )
-from models.bundle import Bundle, BundleError, embedded_bundle
-from models.classifier import Classifier
-from models.lengths import LONGEST, Lengths, LengthSummary, logged_length, percent, percentile, summarize
 from models.tables import TableError
 from models.types import Encoding
 
@@ -332,7 +332,7 @@ def test_a_measurement_runs_the_same_texts_at_every_limit_and_ends_without_time(
 
 
 def test_a_cost_is_the_mean_over_chunks_of_the_median_over_visits() -> None:
-    from models.build.lengths import _typical
+    from models.making.lengths import _typical
 
     def cost(value: float) -> Cost:
         return Cost(value, 2 * value, 3 * value, 4 * value)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from batching import BatchPolicy
 from batching.simulation import Item, Machine, simulate
 from loadtest.processes import ServerFailed
-from models.build.pass_times import SERVED_TERMS, draw_batch, fit, formula
+from models.making.pass_times import SERVED_TERMS, draw_batch, fit, formula
 from server.capacity.load import Costs, Load, Step, percentile
 from server.capacity.model import Model, calibrated
 from server.capacity.planning import Measured, Point, Size, Sizing, machines_for, measure, sizes

@@ -229,7 +229,7 @@ def test_a_large_body_is_answered_before_the_connection_ends(tmp_path: Path) -> 
 def test_serving_imports_neither_torch_nor_transformers_nor_the_build(tmp_path: Path) -> None:
     code = """
 import sys
-for name in ("torch", "transformers", "onnx", "locust", "models.build"):
+for name in ("torch", "transformers", "onnx", "locust", "models.making"):
     sys.modules[name] = None  # importing it raises ImportError
 from server.settings import load_settings
 from server.serving import open_default_classifier

@@ -98,8 +98,8 @@ def test_every_broken_bound_is_named_and_the_json_is_written_all_the_same(first:
 
 
 def test_bounds_on_random_batches_and_label_match() -> None:
-    from models.build.evaluate import Agreement, Compositions, Quality
-    from models.build.verify import Bounds, Measured, Report
+    from models.making.evaluate import Agreement, Compositions, Quality
+    from models.making.verify import Bounds, Measured, Report
 
     quality = Quality(10, 0.9, 0.9, 0.01, 0.3, [[9, 1], [0, 0]])
     measured = Measured(quality, Agreement(10, 0.9, 0.2, 0.01))
@@ -181,8 +181,8 @@ def test_a_checkpoint_as_reference(first: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_without_the_build_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
-    monkeypatch.delitem(sys.modules, "models.build.builder", raising=False)
-    monkeypatch.setitem(sys.modules, "models.build.graph", None)  # as if onnx were not there
+    monkeypatch.delitem(sys.modules, "models.making.builder", raising=False)
+    monkeypatch.setitem(sys.modules, "models.making.graph", None)  # as if onnx were not there
     result = verify("--reference", tmp_path)
     assert result.exit_code == 2
     assert "needs onnx and safetensors" in result.stderr

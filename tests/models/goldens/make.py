@@ -1,7 +1,7 @@
 """Makes the goldens beside it: for each family a tiny fp32 graph, token ids, and the logits that torch gives for them.
 
 The quick tests run the graphs where neither torch nor onnx is installed. Run it where they are, from the repository root, when
-`models.build.graph` has changed what it writes:
+`models.making.graph` has changed what it writes:
 
     python -m tests.models.goldens.make
 """
@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from models.build.encoder import read_encoder
-from models.build.graph import Writer
-from tests.models.build.checkpoints import logits_alone, random_encodings, save
+from models.making.encoder import read_encoder
+from models.making.graph import Writer
+from tests.models.making.checkpoints import logits_alone, random_encodings, save
 
 FOLDER: Final = Path(__file__).parent
 FAMILIES: Final = ("bert", "distilbert", "roberta")

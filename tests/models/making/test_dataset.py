@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from models.build.dataset import DatasetError, Example, counts, fingerprint, label_names, read_examples, split
+from models.making.dataset import DatasetError, Example, counts, fingerprint, label_names, read_examples, split
 
 MANY = [Example(f"text {number}", "abc"[number % 3]) for number in range(90)]
 

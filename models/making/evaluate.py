@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.build.dataset import DatasetError, Example
-from models.build.metrics import (
+from models.classifier import Classifier, softmax
+from models.making.dataset import DatasetError, Example
+from models.making.metrics import (
     Floats,
     Indices,
     accuracy,
@@ -19,7 +20,6 @@ from models.build.metrics import (
     macro_f1,
     negative_log_likelihood,
 )
-from models.classifier import Classifier, softmax
 from models.types import BlankTextError, Encoding
 
 LARGEST_BATCH = 32

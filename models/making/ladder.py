@@ -19,12 +19,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.build.calibrate import make_recipes
-from models.build.encoder import Dense, Encoder, read_encoder
-from models.build.graph import Writer
-from models.build.tune import LONGEST
 from models.classifier import softmax
 from models.engines import PaddedEngine, open_session, packed_logits, padded
+from models.making.calibrate import make_recipes
+from models.making.encoder import Dense, Encoder, read_encoder
+from models.making.graph import Writer
+from models.making.tune import LONGEST
 from models.types import Encoding
 
 Shape = Literal["minilm", "distilbert"]
@@ -236,7 +236,7 @@ def _size(path: Path) -> float:
 
 
 def _build(checkpoint: Path, encoder: Encoder, work: Path, calibration: Texts, on_step: Callable[[str], None]) -> None:
-    from models.build.trace import quantize_int8, trace
+    from models.making.trace import quantize_int8, trace
 
     on_step("tracing")
     trace(checkpoint, LONGEST, work / "traced.onnx")
@@ -254,7 +254,7 @@ def _limit(encoder: Encoder, threads: int) -> Callable[[], float]:
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
-    from models.build.graph import MICROSOFT, OPSET
+    from models.making.graph import MICROSOFT, OPSET
 
     generator = np.random.default_rng(3)
     width, inner = encoder.hidden, encoder.layers[0].up.weight.shape[1]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from models import passes
-from models.build.encoder import Encoder
-from models.build.graph import Writer
-from models.build.quantize import LEAST, Recipe, by_row, fixed
 from models.engines import open_session
+from models.making.encoder import Encoder
+from models.making.graph import Writer
+from models.making.quantize import LEAST, Recipe, by_row, fixed
 from models.types import Encoding
 
 # Tokens whose values are kept for each product: above the largest usual number of inputs (3,072), so that the second moments have

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from models.build.checkpoint import CheckpointError, Config, UnsupportedEncoder, label_names, padding_id, read_config
+from models.making.checkpoint import CheckpointError, Config, UnsupportedEncoder, label_names, padding_id, read_config
 
 Floats = npt.NDArray[np.float32]
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]

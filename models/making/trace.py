@@ -12,8 +12,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from models.build.checkpoint import CheckpointError
 from models.engines import PaddedEngine
+from models.making.checkpoint import CheckpointError
 
 OPSET = 20
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tokenizers
 
-from models.build.checkpoint import CheckpointError, read_checkpoint
-from models.build.evaluate import compositions
 from models.bundle import TOKENIZER, embedded_bundle
 from models.classifier import Classifier
+from models.making.checkpoint import CheckpointError, read_checkpoint
+from models.making.evaluate import compositions
 from models.tokenizer import Tokenizer
 
 GOOD: dict[str, Any] = {

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.build.encoder import Activation, Dense, Encoder, Norm
-from models.build.quantize import LEVELS, LOW_LEVELS, LOW_ZERO_POINT, TINY, ZERO_POINT, ByRow, Fixed, Recipe
+from models.making.encoder import Activation, Dense, Encoder, Norm
+from models.making.quantize import LEVELS, LOW_LEVELS, LOW_ZERO_POINT, TINY, ZERO_POINT, ByRow, Fixed, Recipe
 from models.passes import INPUTS
 
 Floats = npt.NDArray[np.float32]

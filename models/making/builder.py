@@ -16,14 +16,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
-from models.build.calibrate import make_recipes
-from models.build.card import render_card
-from models.build.checkpoint import Checkpoint, CheckpointError, UnsupportedEncoder, read_checkpoint
-from models.build.dataset import Example, read_examples
-from models.build.encoder import FAMILIES, Encoder, read_encoder
-from models.build.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
-from models.build.graph import Writer
-from models.build.metrics import Floats
 from models.bundle import (
     CARD,
     FORMAT_VERSION,
@@ -40,6 +32,14 @@ from models.bundle import (
 )
 from models.classifier import Classifier, softmax
 from models.hashing import sha256_of_file
+from models.making.calibrate import make_recipes
+from models.making.card import render_card
+from models.making.checkpoint import Checkpoint, CheckpointError, UnsupportedEncoder, read_checkpoint
+from models.making.dataset import Example, read_examples
+from models.making.encoder import FAMILIES, Encoder, read_encoder
+from models.making.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
+from models.making.graph import Writer
+from models.making.metrics import Floats
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import BlankTextError
 
@@ -180,7 +180,7 @@ def _packed_graphs(
 def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, say: Callable[[str], None]) -> _Graphs:
     """The traced graphs. Needs torch and transformers."""
     try:
-        from models.build.trace import quantize_int8, trace
+        from models.making.trace import quantize_int8, trace
     except ImportError as error:
         raise BuildError(f"tracing needs torch and transformers: run `make setup-build` ({error})") from error
     _tokenizer(checkpoint, checkpoint.config.integer("vocab_size"))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.build import quantize
-from models.build.encoder import Activation, Dense
-from models.build.quantize import (
+from models.making import quantize
+from models.making.encoder import Activation, Dense
+from models.making.quantize import (
     CLIPS,
     LEAST,
     LEVELS,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.build.builder import BuildOptions, TestSet, build_bundle
-from models.build.dataset import Example, read_examples
-from models.build.train import EpochResult, TrainingOptions, default_base, train
 from models.bundle import embedded_bundle
+from models.making.builder import BuildOptions, TestSet, build_bundle
+from models.making.dataset import Example, read_examples
+from models.making.train import EpochResult, TrainingOptions, default_base, train
 
 HERE = Path(__file__).parent
 VERSION = "1.1.0"
@@ -89,5 +89,5 @@ def main(data: Path, checkpoint: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit(f"usage: python -m models.build.supportbot DATA CHECKPOINT OUT (embedded: {embedded_bundle()})")
+        sys.exit(f"usage: python -m models.making.supportbot DATA CHECKPOINT OUT (embedded: {embedded_bundle()})")
     main(*map(Path, sys.argv[1:]))

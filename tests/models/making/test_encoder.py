@@ -12,9 +12,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 
-from models.build.checkpoint import CheckpointError, UnsupportedEncoder, read_checkpoint
-from models.build.encoder import Encoder, read_encoder
 from models.engines import open_session, packed_logits
+from models.making.checkpoint import CheckpointError, UnsupportedEncoder, read_checkpoint
+from models.making.encoder import Encoder, read_encoder
 from models.types import Encoding
 
 torch = pytest.importorskip("torch")
@@ -22,11 +22,11 @@ pytest.importorskip("transformers")
 onnx = pytest.importorskip("onnx")
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
-from models.build.calibrate import make_recipes  # noqa: E402 - these need what may be missing
-from models.build.graph import Writer  # noqa: E402
-from models.build.quantize import Recipe  # noqa: E402
-from tests.models.build.checkpoints import CLASSES, logits_alone, random_encodings, save  # noqa: E402
+from models.making.calibrate import make_recipes  # noqa: E402 - these need what may be missing
+from models.making.graph import Writer  # noqa: E402
+from models.making.quantize import Recipe  # noqa: E402
 from tests.models.goldens import make  # noqa: E402
+from tests.models.making.checkpoints import CLASSES, logits_alone, random_encodings, save  # noqa: E402
 
 pytestmark = [
     pytest.mark.build,
