@@ -33,7 +33,7 @@ from loadtest.processes import running_server
 from loadtest.samples import Sample
 from loadtest.scenarios import SCENARIOS, Request
 from loadtest.settings import check_defaults
-from server.service import usable_cores
+from server.cores import usable_cores
 from server.settings import Settings
 
 LONE_REQUESTS = 500
@@ -88,7 +88,7 @@ def drain_times(answers: Sequence[Sample]) -> list[tuple[float, float]]:
 def main(seconds: float) -> None:
     """Print all figures."""
     check_defaults()
-    command = [sys.executable, "-m", "server", "serve"]
+    command = [sys.executable, "-m", "commands", "serve"]
     settings = {"ACCESS_LOG": "true", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
     with tempfile.TemporaryFile() as log:
         with running_server(command, settings, log) as server:

@@ -25,6 +25,8 @@ import uvloop
 
 from benchmarks.console import say
 from benchmarks.engine import seconds as engine_seconds
+from capacity.cpu import CpuTimes
+from capacity.load import Load
 from loadtest.corpus import tickets
 from loadtest.light import Server
 from loadtest.processes import ServerProcess, running_server
@@ -32,9 +34,7 @@ from loadtest.run import QUIET
 from loadtest.settings import check_defaults
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
-from server.capacity.cpu import CpuTimes
-from server.capacity.load import Load
-from server.service import usable_cores
+from server.cores import usable_cores
 
 CLIENTS: Final = 256
 TEXTS: Final = 2048
@@ -107,7 +107,7 @@ def main(rounds: int, requests: int) -> None:
     check_defaults()
     classifier = Classifier.open(embedded_bundle())
     classifier.warm_up()
-    with running_server([sys.executable, "-m", "server", "serve"], {**QUIET, "ANSWER_CACHE_TEXTS": "0"}) as server:
+    with running_server([sys.executable, "-m", "commands", "serve"], {**QUIET, "ANSWER_CACHE_TEXTS": "0"}) as server:
         saturation(classifier, list(islice(tickets(1), TEXTS)), server, rounds)
         uvloop.run(light_load(classifier, list(islice(tickets(2), requests)), server.url))
 

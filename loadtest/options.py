@@ -83,7 +83,7 @@ def read_options(environment: Mapping[str, str]) -> Options:
 
 def _command(given: Mapping[str, str]) -> tuple[str, ...]:
     if "SERVER" not in given:
-        return (sys.executable, "-m", "server", "serve")
+        return (sys.executable, "-m", "commands", "serve")
     try:
         return tuple(shlex.split(given["SERVER"]))
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: settings, routes, errors, the life of the process, the command line."""
+"""HTTP in, HTTP out: settings, routes, errors, the life of the process."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, Pass
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.confidence import Confidence
+from server.cores import usable_cores
 from server.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.metrics import Metrics
 from server.readiness import NotReady, Phase, Readiness
@@ -75,11 +75,6 @@ def _counts(statistics: BatcherStatistics) -> dict[str, object]:
         name: {str(key): count for key, count in value.items()} if isinstance(value, Mapping) else round(value, 3)
         for name, value in values.items()
     }
-
-
-def usable_cores() -> int:
-    """The cores this process may run on, which in a container is not what the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Service:

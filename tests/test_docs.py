@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from commands.cli import app
 from loadtest.scenarios import SCENARIOS
 from models.bundle import embedded_bundle
-from server.cli import app
 from server.settings import Settings
 
 ROOT = Path(__file__).parent.parent

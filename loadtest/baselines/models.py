@@ -53,7 +53,7 @@ def _fast() -> tuple[str, ...]:
 
 
 def _supportbot(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "server", *arguments], check=True)  # noqa: S603 - our own command
+    subprocess.run([sys.executable, "-m", "commands", *arguments], check=True)  # noqa: S603 - our own command
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class Plan:
 def systems(bundles: Bundles) -> dict[str, System]:
     """All that are compared, by name."""
     python = sys.executable
-    ours, packed = [python, "-m", "server", "serve"], {"BUNDLE": str(bundles.packed)}
+    ours, packed = [python, "-m", "commands", "serve"], {"BUNDLE": str(bundles.packed)}
     known = {
         OURS: System(OURS, ours, packed),
         OURS_WINDOW: System(OURS_WINDOW, ours, packed | {"BATCH_IDLE_FLUSH": "false"}),

@@ -14,7 +14,7 @@ def test_by_default_it_is_the_steady_scenario_against_a_server_of_our_own() -> N
     options = read_options({"SCENARIO": "", "USERS": "", "HOST": ""})
     assert options.scenarios == (SCENARIOS["steady"],)
     assert (options.host, options.capacity, options.generator, options.seed, options.exact) == (None, None, None, 1, True)
-    assert options.command[-3:] == ("-m", "server", "serve")
+    assert options.command[-3:] == ("-m", "commands", "serve")
     assert options.seconds(SCENARIOS["steady"]) == 20
     assert options.out == Path("dist/loadtest")
 

@@ -233,7 +233,7 @@ for name in ("torch", "transformers", "onnx", "locust", "models.making"):
     sys.modules[name] = None  # importing it raises ImportError
 from server.settings import load_settings
 from server.serving import open_default_classifier
-import server.cli
+import commands.cli
 classifier = open_default_classifier(load_settings())
 print(classifier.predict([classifier.encode("payment failed")])[0].label)
 """

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from commands.cli import app
 from models.bundle import TOKENIZER, Bundle, EngineName, embedded_bundle
 from models.classifier import Classifier
 from models.making.dataset import Example
-from server.cli import app
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from server.commands.console import fail
+from commands.console import fail
 from server.settings import SettingsError, load_settings
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.console import fail, progress_bar, say
 from models.bundle import BundleError, embedded_bundle
 from models.tables import TableError
-from server.commands.console import fail, progress_bar, say
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -42,7 +42,7 @@ def tune(
     from models.making.dataset import DatasetError
     from models.making.tune import draw, write_settings
     from models.making.tune import tune as measure
-    from server.service import usable_cores
+    from server.cores import usable_cores
     from server.settings import Settings
 
     _check_outputs(plot, write)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from commands.cli import app
 from models.bundle import TOKENIZER, embedded_bundle
-from server.cli import app
 
 FIRST = (
     '{"text": "My payment failed twice", "label": "billing"}\n'

@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 import orjson
 import typer
 
+from commands.console import fail, progress_bar, say
 from models.bundle import BundleError
 from models.tables import TableError
-from server.commands.console import fail, progress_bar, say
 from server.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from server.capacity.planning import Sizing
-    from server.capacity.report import Report
+    from capacity.planning import Sizing
+    from capacity.report import Report
 
 # More than are sent while one of them is on its way; equal ones would be computed once.
 TEXTS = 10_000
@@ -56,11 +56,11 @@ def capacity(
 
         supportbot capacity --slo-p99-ms 250 --load 3000
     """
+    from capacity.load import Load
+    from capacity.planning import measure, measure_and_size
+    from capacity.report import Report
     from loadtest.processes import ServerFailed
     from models.making.dataset import DatasetError
-    from server.capacity.load import Load
-    from server.capacity.planning import measure, measure_and_size
-    from server.capacity.report import Report
 
     _check(url, bundle, write_json, remote=remote)
     bound = slo_p99_ms / 1000
@@ -149,7 +149,7 @@ def _terminated_in_order() -> Iterator[None]:
 def _show(report: Report) -> None:
     from rich.console import Console
 
-    from server.capacity.report import trust
+    from capacity.report import trust
 
     console = Console(highlight=False, soft_wrap=True)
     found, bound = report.measured.found, f"p99 within {report.bound * 1e3:g} ms"

@@ -10,8 +10,8 @@ import typer
 from typer.testing import CliRunner
 from typer.testing import Result as Ended
 
+from commands.compare import compare
 from loadtest.results import Result, write_result
-from server.commands.compare import compare
 from tests.loadtest.virtual_run import virtual_run
 
 app = typer.Typer()

@@ -15,10 +15,10 @@ from typing import Annotated, TextIO
 import orjson
 import typer
 
+from commands.console import fail, progress_bar, say, stderr
 from models.bulk import Classified, classify_rows
 from models.bundle import BundleError, embedded_bundle
 from models.tables import BadRow, Row, TableError, fault_of, read_stream, read_table
-from server.commands.console import fail, progress_bar, say, stderr
 
 
 class Format(StrEnum):
@@ -55,7 +55,7 @@ def classify(
         zcat tickets.gz | supportbot classify --scores
     """
     from models.classifier import Classifier, SelfCheckFailed
-    from server.service import usable_cores
+    from server.cores import usable_cores
 
     try:
         classifier = Classifier.open(bundle or embedded_bundle())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.console import fail, progress_bar, stderr
 from models.bundle import MANIFEST, BundleError
 from models.tables import TableError
-from server.commands.console import fail, progress_bar, stderr
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,9 +24,9 @@ from typing import Final
 
 from batching import BatchPolicy
 from batching.simulation import Item, Machine, Pass, PassSeconds, simulate
+from capacity.load import Costs, Step, percentile
+from capacity.search import search
 from loadtest.arrivals import Pace, poisson
-from server.capacity.load import Costs, Step, percentile
-from server.capacity.search import search
 
 # A rate is tried for so many seconds, but no more texts than that; the first share, while the queue fills, does not count.
 SECONDS: Final = 12.0

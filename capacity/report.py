@@ -6,8 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from server.capacity.load import Step
-from server.capacity.planning import Measured, Sizing, machines_for
+from capacity.load import Step
+from capacity.planning import Measured, Sizing, machines_for
 
 # The errors up to which the simulation counts as good, and the cores that others may take before it is said.
 GOOD_ERROR: Final = 0.15

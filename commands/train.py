@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from commands.console import fail, progress_bar, say
 from models.tables import TableError
-from server.commands.console import fail, progress_bar, say
 
 if TYPE_CHECKING:
     from models.making.train import EpochResult

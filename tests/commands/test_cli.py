@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from commands.cli import app
 from models.bundle import TOKENIZER, embedded_bundle
-from server.cli import app
 from tests.server.conftest import SUPPORTBOT
 
 LABELLED = (

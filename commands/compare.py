@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.console import fail, say
+from commands.console import fail, say
 
 if TYPE_CHECKING:
     from loadtest.compare import Comparison, Figure

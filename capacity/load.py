@@ -20,6 +20,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
+from capacity.cpu import CpuTimes
 from loadtest.answers import OK, Reference
 from loadtest.arrivals import Pace, poisson
 from loadtest.light import closed_loop, open_loop
@@ -27,7 +28,6 @@ from loadtest.processes import ServerFailed, ServerProcess
 from loadtest.samples import Sample
 from loadtest.scenarios import Request
 from loadtest.scrape import scrape
-from server.capacity.cpu import CpuTimes
 
 # The share of requests that may be late while p99 is within its bound.
 LATE_SHARE: Final = 0.01

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from server.commands.build import build
-from server.commands.capacity import capacity
-from server.commands.classify import classify
-from server.commands.compare import compare
-from server.commands.ladder import ladder
-from server.commands.lengths import lengths
-from server.commands.serve import serve
-from server.commands.train import train
-from server.commands.tune import tune
-from server.commands.verify import verify
+from commands.build import build
+from commands.capacity import capacity
+from commands.classify import classify
+from commands.compare import compare
+from commands.ladder import ladder
+from commands.lengths import lengths
+from commands.serve import serve
+from commands.train import train
+from commands.tune import tune
+from commands.verify import verify
 
 app = typer.Typer(
     name="supportbot",

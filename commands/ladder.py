@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from server.commands.console import fail, say, stderr
-from server.commands.train import NEEDS_BUILD
+from commands.console import fail, say, stderr
+from commands.train import NEEDS_BUILD
 
 
 class Shape(StrEnum):

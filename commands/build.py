@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from commands.console import fail, say
+from commands.train import NEEDS_BUILD
 from models.bundle import BundleError, EngineName
 from models.tables import TableError
-from server.commands.console import fail, say
-from server.commands.train import NEEDS_BUILD
 
 
 class Precision(StrEnum):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from commands.console import fail, progress_bar, say
 from models.bundle import Bundle, BundleError
 from models.lengths import LONGEST, MOST_TRUNCATED, percent
 from models.tables import TableError
-from server.commands.console import fail, progress_bar, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from commands.cli import app
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
 from models.making.tune import BUDGETS, COUNTS, Point, Rate, Workload, fewest_workers, knee, write_settings
-from server.cli import app
 
 
 def tune(*arguments: str | Path) -> Result:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from capacity.load import CLIENTS, Load, Step
+from capacity.model import Model, calibrated
+from capacity.search import Found, OutOfTime, search
 from loadtest.processes import allow_many_files, running_server
 from models.classifier import Classifier
 from models.making.pass_times import PassTimer
-from server.capacity.load import CLIENTS, Load, Step
-from server.capacity.model import Model, calibrated
-from server.capacity.search import Found, OutOfTime, search
-from server.service import usable_cores
+from server.cores import usable_cores
 from server.settings import Settings
 
 SATURATION_SHARE: Final = 0.05
@@ -134,7 +134,7 @@ def measure_and_size(
         environment = {"BUNDLE": str(bundle.resolve()), "ANSWER_CACHE_TEXTS": "0"}
         if settings.prediction_log is not None:
             environment["PREDICTION_LOG"] = str(Path(folder) / "predictions.jsonl")
-        with running_server([sys.executable, "-m", "server", "serve"], environment, log) as server:
+        with running_server([sys.executable, "-m", "commands", "serve"], environment, log) as server:
             clients = min(max(CLIENTS, 2 * policy.workers * policy.max_items), policy.max_queued)
             load = Load(server.url, texts, server, clients)
             measured = measure(load, bound, seconds, on_time)

@@ -1,1 +1,0 @@
-"""The command line's commands, one module each. Heavy imports are inside the functions that need them."""
