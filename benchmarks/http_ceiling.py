@@ -35,10 +35,10 @@ from benchmarks.overload import closed_loop, requests
 from loadtest.processes import running_server
 from loadtest.run import QUIET
 from models.types import Encoding, Prediction
-from server import access
 from server.app import create_app
-from server.logs import configure_logs
-from server.protocol import Protocol
+from server.http.access import RequestContext
+from server.http.protocol import Protocol
+from server.observe.logs import configure_logs
 from server.serving import let_threads_in, quiet_garbage_collector
 from server.settings import Settings
 
@@ -85,7 +85,7 @@ def our_app(settings: Settings, *, plain: bool) -> ASGIApp:
         service.note = nothing  # type: ignore[method-assign]
         service.metrics.observe_timing = nothing  # type: ignore[method-assign]
         service.metrics.observe_pass = nothing  # type: ignore[method-assign]
-        assert isinstance(app, access.RequestContext)
+        assert isinstance(app, RequestContext)
         return app.app
     return app
 
@@ -95,7 +95,7 @@ def serve(kind: str) -> None:
     # uvicorn raises the signal again when it has ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings()
-    configure_logs(settings)
+    configure_logs(settings.log_level, settings.log_format)
     app = bare_app() if kind == "bare" else our_app(settings, plain=kind == "plain")
     let_threads_in()
     quiet_garbage_collector()

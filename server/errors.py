@@ -1,10 +1,8 @@
-"""Errors to answers: one shape, `{"error": {"code", "message", "request_id"}}`, and one table from exceptions to statuses."""
+"""From exceptions to answers: one table. The rest of the server only raises."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -23,23 +21,12 @@ from batching import (
     WorkerDied,
     WrongResultCount,
 )
+from server.http.errors import RequestError, render_error
 from server.readiness import NotReady, Phase
-from server.rendering import render_json
-from server.request_id import request_id_of
 
 RETRY_AFTER_LOADING = 2
 RETRY_AFTER_STOPPING = 5
 JITTER = 0.1
-
-
-@dataclass
-class RequestError(Exception):
-    """Raised when a request cannot be accepted as it is; `code` is stable and for programs, `message` for people."""
-
-    status: int
-    code: str
-    message: str
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def _of_http(error: Exception) -> RequestError:
@@ -116,7 +103,7 @@ def _itself(error: Exception) -> RequestError:
     return error
 
 
-# What each exception is answered with; the first class that fits. The rest of the server only raises.
+# What each exception is answered with; the first class that fits.
 TABLE = (
     (RequestError, _itself),
     (HTTPException, _of_http),
@@ -133,12 +120,14 @@ TABLE = (
 )
 
 
+def translate(error: Exception) -> RequestError:
+    """What the table has for an exception."""
+    return next(of_kind for kind, of_kind in TABLE if isinstance(error, kind))(error)
+
+
 def error_response(scope: Scope, error: Exception) -> Response:
     """The answer that the table has for an exception."""
-    translate = next(translate for kind, translate in TABLE if isinstance(error, kind))
-    answer = translate(error)
-    body = {"error": {"code": answer.code, "message": answer.message, "request_id": request_id_of(scope)}}
-    return render_json(body, answer.status, answer.headers)
+    return render_error(scope, translate(error))
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

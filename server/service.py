@@ -16,12 +16,12 @@ import structlog
 from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
-from server.confidence import Confidence
 from server.cores import usable_cores
-from server.lengths import LengthReport, LengthStatistics, from_prediction_log
-from server.metrics import Metrics
+from server.observe.confidence import Confidence
+from server.observe.lengths import LengthReport, LengthStatistics, from_prediction_log
+from server.observe.metrics import Metrics, ModelState, ServiceState
 from server.readiness import NotReady, Phase, Readiness
-from server.schemas import ClassifyRequest, blank_text
+from server.request import ClassifyRequest, blank_text
 from server.settings import Settings
 from server.threads import PassThreads
 
@@ -83,7 +83,7 @@ class Service:
     def __init__(self, settings: Settings, open_classifier: Callable[[], TextClassifier]) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.metrics.watch(self)
+        self.metrics.watch(self._state)
         self.prediction_log = settings.open_prediction_log()
         # These need the model's labels and limit.
         self.confidence: Confidence | None = None
@@ -181,7 +181,7 @@ class Service:
                 queue=max(outcome.wait for outcome in outcomes),
                 inference=max(outcome.duration for outcome in outcomes),
             )
-            self.metrics.observe_timing(timing)
+            self.metrics.observe_timing(timing.tokenize, timing.queue, timing.inference)
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
                 tokens[index] = len(encoding)
@@ -274,6 +274,23 @@ class Service:
         except NotReady:
             return False
         return True
+
+    def _state(self) -> ServiceState:
+        """What the metrics tell at a scrape."""
+        model = None
+        if self.model is not None and self._batcher is not None and self.confidence is not None and self.lengths is not None:
+            model = ModelState(
+                identity=self.model.identity,
+                fingerprint=self.model.fingerprint,
+                workers=self.policy.workers,
+                queue_max_texts=self.policy.max_queued,
+                queue_max_tokens=self.policy.max_queued_cost,
+                batcher=self._batcher.statistics(),
+                confidence=self.confidence.snapshot(),
+                lengths=self.lengths,
+            )
+        log_counts = None if self.prediction_log is None else self.prediction_log.counts()
+        return ServiceState(self.is_ready(), self.counters(), log_counts, model)
 
     async def _load(self, threads: PassThreads, stack: AsyncExitStack) -> None:
         started = perf_counter()

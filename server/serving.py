@@ -18,8 +18,8 @@ import uvicorn
 from models.classifier import Classifier
 from models.types import TextClassifier
 from server.app import create_app
-from server.logs import configure_logs
-from server.protocol import Protocol
+from server.http.protocol import Protocol
+from server.observe.logs import configure_logs
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -128,7 +128,7 @@ def listen(settings: Settings) -> socket.socket:
 
 def serve(settings: Settings) -> int:
     """Run the server until a signal ends it; returns the exit status. Raises `SettingsError`."""
-    configure_logs(settings)
+    configure_logs(settings.log_level, settings.log_format)
     let_threads_in()
 
     def open_classifier() -> TextClassifier:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
 from models.bundle import embedded_bundle
-from server.prediction_log import PredictionLog, PredictionLogError
+from server.observe.prediction_log import PredictionLog, PredictionLogError
 
 Milliseconds = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
 

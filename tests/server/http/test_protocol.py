@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from server.protocol import MAX_HEAD_BYTES, AnswerWriter, without_upgrade
+from server.http.protocol import MAX_HEAD_BYTES, AnswerWriter, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'

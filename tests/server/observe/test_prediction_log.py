@@ -23,8 +23,8 @@ import pytest
 import structlog
 
 from models.types import Prediction
-from server import prediction_log
-from server.prediction_log import (
+from server.observe import prediction_log
+from server.observe.prediction_log import (
     CALM_SECONDS,
     LAST_RETRY_SECONDS,
     MAX_PENDING_CHARACTERS,

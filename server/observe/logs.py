@@ -9,12 +9,10 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from server.settings import Settings
 
-
-def configure_logs(settings: Settings) -> None:
-    """Set up structlog and the standard library's logging for this process."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+def configure_logs(level: str, log_format: str) -> None:
+    """Set up structlog and the standard library's logging for this process; the arguments are LOG_LEVEL and LOG_FORMAT."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -44,7 +42,7 @@ def configure_logs(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level.upper())
 
 
 def _to_json(event: object, **_: object) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.lengths import LengthSummary, summarize
-from server.lengths import FIRST_REPORT, LOG_BYTES, Advice, LengthStatistics, advise, from_prediction_log
+from server.observe.lengths import FIRST_REPORT, LOG_BYTES, Advice, LengthStatistics, advise, from_prediction_log
 
 USUAL = {"max_texts": 32, "max_tokens": 512}
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -22,12 +23,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from batching import BatcherStatistics, PassEnd, PassReport, Priority
-from server.confidence import BOUNDS, Snapshot
-from server.lengths import LengthStatistics
-from server.prediction_log import LogCounts
-
-if TYPE_CHECKING:
-    from server.service import Service, Timing
+from server.observe.confidence import BOUNDS, Snapshot
+from server.observe.lengths import LengthStatistics
+from server.observe.prediction_log import LogCounts
 
 K = TypeVar("K", bound=str)
 
@@ -64,6 +62,30 @@ class Histogram:
         self.total += value
 
 
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What is known once the model is in service."""
+
+    identity: str
+    fingerprint: str
+    workers: int
+    queue_max_texts: int
+    queue_max_tokens: int
+    batcher: BatcherStatistics
+    confidence: Snapshot
+    lengths: LengthStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What the service and its parts have counted, at a scrape; `model` and `prediction_log` are None where there is none."""
+
+    is_ready: bool
+    counters: Mapping[str, int]
+    prediction_log: LogCounts | None
+    model: ModelState | None
+
+
 class Metrics:
     """The registry, and what is observed as it happens. Used on the event loop's thread only."""
 
@@ -77,9 +99,9 @@ class Metrics:
         self.passes = dict.fromkeys(PassEnd, 0)
         self.registry.register(_MetricsCollector(self))
 
-    def watch(self, service: Service) -> None:
-        """Include what the service and its parts have counted."""
-        self.registry.register(_ServiceCollector(service))
+    def watch(self, state: Callable[[], ServiceState]) -> None:
+        """Include what the service and its parts have counted; `state` is called at each scrape."""
+        self.registry.register(_ServiceCollector(state))
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
         """A request of any route is over; status 0 if it got no answer."""
@@ -89,11 +111,11 @@ class Metrics:
             histogram = self.requests[key] = Histogram(SECONDS)
         histogram.observe(seconds)
 
-    def observe_timing(self, timing: Timing) -> None:
-        """A request with a text that was not in the cache has its answer."""
-        self.tokenize.observe(timing.tokenize)
-        self.queue.observe(timing.queue)
-        self.inference.observe(timing.inference)
+    def observe_timing(self, tokenize: float, queue: float, inference: float) -> None:
+        """A request with a text that was not in the cache has its answer; where its time went, in seconds."""
+        self.tokenize.observe(tokenize)
+        self.queue.observe(queue)
+        self.inference.observe(inference)
 
     def observe_pass(self, report: PassReport) -> None:
         """A pass has ended or was given up as hanging; one that was given up is not measured a second time when it ends."""
@@ -144,13 +166,13 @@ class _MetricsCollector(_Collector):
 class _ServiceCollector(_Collector):
     """Reads the service's own counts."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, state: Callable[[], ServiceState]) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
         """All families for which there is something to tell."""
-        service = self._service
-        yield _gauge("ready", "1 if /ready answers 200", service.is_ready())
+        state = self._state()
+        yield _gauge("ready", "1 if /ready answers 200", state.is_ready)
         yield _info(
             "build",
             "Versions",
@@ -160,21 +182,19 @@ class _ServiceCollector(_Collector):
                 "python": platform.python_version(),
             },
         )
-        yield from _of_counters(service.counters())
-        if service.prediction_log is not None:
-            yield from _of_prediction_log(service.prediction_log.counts())
-        statistics, model = service.statistics(), service.model
-        if statistics is None or model is None:
+        yield from _of_counters(state.counters)
+        if state.prediction_log is not None:
+            yield from _of_prediction_log(state.prediction_log)
+        model = state.model
+        if model is None:
             return
         yield _info("model", "The model in service", {"model": model.identity, "fingerprint": model.fingerprint})
-        yield _gauge("workers", "Passes that may run at the same time", service.policy.workers)
-        yield _gauge("queue_max_texts", "Bound on waiting texts of each class", service.policy.max_queued)
-        yield _gauge("queue_max_tokens", "Bound on waiting tokens of each class", service.policy.max_queued_cost)
-        yield from _of_batcher(statistics)
-        if service.confidence is not None:
-            yield from _of_confidence(service.confidence.snapshot())
-        if service.lengths is not None:
-            yield from _of_lengths(service.lengths)
+        yield _gauge("workers", "Passes that may run at the same time", model.workers)
+        yield _gauge("queue_max_texts", "Bound on waiting texts of each class", model.queue_max_texts)
+        yield _gauge("queue_max_tokens", "Bound on waiting tokens of each class", model.queue_max_tokens)
+        yield from _of_batcher(model.batcher)
+        yield from _of_confidence(model.confidence)
+        yield from _of_lengths(model.lengths)
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import orjson
 import pytest
 import structlog
 
-from server.logs import configure_logs
-from server.settings import Settings
+from server.observe.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +20,8 @@ def restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_json_logs_are_one_object_a_line_from_both_kinds_of_logger(
-    settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
-) -> None:
-    configure_logs(settings(log_format="json"))
+def test_json_logs_are_one_object_a_line_from_both_kinds_of_logger(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
     structlog.stdlib.get_logger("ours").info("an event", number=3)
     logging.getLogger("uvicorn.error").warning("%s happened", "it")
     try:
@@ -38,10 +35,8 @@ def test_json_logs_are_one_object_a_line_from_both_kinds_of_logger(
     assert "ValueError: invalid literal" in third["exception"]
 
 
-def test_console_logs_are_for_people_and_the_level_holds(
-    settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
-) -> None:
-    configure_logs(settings(log_format="console", log_level="warning"))
+def test_console_logs_are_for_people_and_the_level_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("warning", "console")
     structlog.stdlib.get_logger("ours").info("unheard")
     structlog.stdlib.get_logger("ours").warning("heard", number=3)
     err = capsys.readouterr().err

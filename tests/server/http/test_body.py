@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from server.body import CONNECTION, read_body, unless_disconnected
-from server.errors import RequestError
+from server.http.body import CONNECTION, read_body, unless_disconnected
+from server.http.errors import RequestError
 
 
 @dataclass

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from batching import FlushReason, PassEnd, PassReport
 from models.fake import FakeClassifier
 from server.app import create_app
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 from server.settings import Settings, SettingsError
 from tests.server.conftest import Application, Gate, running, until
 

@@ -10,9 +10,9 @@ import orjson
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from server.access import request_context
-from server.body import CONNECTION
-from server.request_id import HEADER, new_request_id
+from server.http.access import request_context
+from server.http.body import CONNECTION
+from server.http.request_id import HEADER, new_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
@@ -71,8 +71,8 @@ class AnswerWriter:
 class Protocol(HttpToolsProtocol):
     """One connection. Beyond uvicorn's own, its state is where in a message it is, and the part of a head that is held back.
 
-    The application finds it in the scope (`server.body.Connection`). `on_lost` is called when the client leaves; it belongs to the
-    request that is worked on, of which there is one at a time.
+    The application finds it in the scope (`server.http.body.Connection`). `on_lost` is called when the client leaves; it belongs to
+    the request that is worked on, of which there is one at a time.
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

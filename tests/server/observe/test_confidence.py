@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from server.confidence import BOUNDS, BUCKETS, WINDOWS, Confidence, Window
+from server.observe.confidence import BOUNDS, BUCKETS, WINDOWS, Confidence, Window
 
 LABELS = ("billing", "technical", "general")
 LOW = 0.6

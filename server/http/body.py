@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from server.errors import RequestError
+from server.http.errors import RequestError
 
 R = TypeVar("R")
 

@@ -9,9 +9,8 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batching import BatcherClosed
-from server.errors import error_response
-from server.request_id import HEADER, assign_request_id
+from server.http.errors import RequestError, render_error
+from server.http.request_id import HEADER, assign_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
@@ -21,14 +20,18 @@ _HEADER = HEADER.lower().encode()
 
 
 class RequestContext:
-    """Wraps an ASGI application. `observe` is told path, status and seconds of each request.
+    """Wraps an ASGI application. `observe` is told path, status and seconds of each request; `stopping` is the answer to a request
+    that is cancelled because the process ends.
 
     The log line has method, path, status and times; never the query, a header or a text.
     """
 
-    def __init__(self, app: ASGIApp, observe: Callable[[str, int, float], None], *, access_log: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, observe: Callable[[str, int, float], None], stopping: RequestError, *, access_log: bool
+    ) -> None:
         self.app = app
         self._observe = observe
+        self._stopping = stopping
         self._access_log = access_log
 
     def note_refused(self, status: int) -> None:
@@ -57,7 +60,7 @@ class RequestContext:
             # At the end of the process, whatever still runs is cancelled: a client that never finished its body, say.
             if status != NOT_ANSWERED:
                 raise
-            await error_response(scope, BatcherClosed())(scope, receive, send_with_id)
+            await render_error(scope, self._stopping)(scope, receive, send_with_id)
         except Exception:
             if status == NOT_ANSWERED:
                 raise  # nothing was answered: uvicorn answers and says so

@@ -1,0 +1,1 @@
+"""One module a dialect (bytes to a request, predictions to bytes), and what operators ask."""

@@ -1,0 +1,37 @@
+"""What operators and their tools ask: is it alive, is it ready, what has it done."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.http.rendering import render_json
+from server.service import Service
+
+
+class Operations:
+    """The endpoints, thin: HTTP on one side, the service on the other."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def health(self, _: Request) -> Response:
+        """Alive: the event loop turns."""
+        return render_json({"status": "ok"})
+
+    async def ready(self, _: Request) -> Response:
+        """Ready for work; otherwise 503 and the reason."""
+        classifier = self._service.classifier
+        self._service.check_passes()
+        return render_json({"status": "ready", "model": classifier.identity})
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, for Prometheus; also while the server is not ready."""
+        content, content_type = self._service.metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    async def confidence(self, _: Request) -> Response:
+        """Labels and confidence since the start and over the last minute, hour and day."""
+        classifier, confidence = self._service.classifier, self._service.confidence
+        assert confidence is not None
+        return render_json(confidence.report(classifier.identity))

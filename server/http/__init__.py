@@ -1,0 +1,1 @@
+"""The wire, without a model: connections, bodies, request ids, errors, rendering."""
