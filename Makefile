@@ -46,8 +46,8 @@ lint: setup-dev ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint and all quick tests
-	$(BIN)/python -m pytest -m "not build"
+test: lint ## lint and all quick tests, in two processes
+	$(BIN)/python -m pytest -m "not build" -n 2 --dist loadscope
 
 test-properties: setup-dev ## the batcher: every branch covered, and long random sequences of events; STEPS of each, 100,000 by default
 	$(BIN)/python -m coverage run --source batching -m pytest tests/batching
