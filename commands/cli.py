@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from commands.build import build
@@ -17,11 +20,25 @@ from commands.verify import verify
 
 app = typer.Typer(
     name="supportbot",
-    help="Serve, use and make transformer text classifiers on plain CPUs.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 for command in (serve, classify, train, build, verify, tune, lengths, compare, capacity, ladder):
     app.command()(command)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"supportbot {metadata.version('supportbot')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Serve, use and make transformer text classifiers on plain CPUs."""

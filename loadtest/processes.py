@@ -36,7 +36,8 @@ class ServerProcess:
             port = probe.getsockname()[1]
         self._log = log
         environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **settings}
-        self._process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: S603 - our own command
+        # Its standard output is for people who start it; ours is for results.
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)  # noqa: S603 - our own command
         self.url = f"http://127.0.0.1:{port}"
         self.pid = self._process.pid
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from batching import BatcherClosed
 from models.types import TextClassifier
 from server.api.classify import Classify
+from server.api.index import Index
 from server.api.operations import Operations
 from server.errors import HANDLERS, translate
 from server.http.access import RequestContext
@@ -19,9 +20,14 @@ from server.service import Service
 from server.settings import Settings
 
 
-def create_app(settings: Settings, open_classifier: Callable[[], TextClassifier]) -> tuple[ASGIApp, Service]:
-    """The ASGI application and the service behind it. `open_classifier` runs in a worker thread and may take its time."""
-    service = Service(settings, open_classifier)
+def create_app(
+    settings: Settings, open_classifier: Callable[[], TextClassifier], on_ready: Callable[[TextClassifier], None] | None = None
+) -> tuple[ASGIApp, Service]:
+    """The ASGI application and the service behind it. `open_classifier` runs in a worker thread and may take its time.
+
+    `on_ready` is called on the event loop, once, when the model is in service.
+    """
+    service = Service(settings, open_classifier, on_ready)
     operations = Operations(service)
 
     @asynccontextmanager
@@ -31,6 +37,7 @@ def create_app(settings: Settings, open_classifier: Callable[[], TextClassifier]
 
     app = Starlette(
         routes=[
+            Route("/", Index(service).answer),
             Route("/classify", Classify(service), methods=["POST"]),
             Route("/health", operations.health),
             Route("/ready", operations.ready),

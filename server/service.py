@@ -80,7 +80,12 @@ def _counts(statistics: BatcherStatistics) -> dict[str, object]:
 class Service:
     """Loads the model in the background, classifies while it is ready, drains when told to."""
 
-    def __init__(self, settings: Settings, open_classifier: Callable[[], TextClassifier]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_classifier: Callable[[], TextClassifier],
+        on_ready: Callable[[TextClassifier], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.metrics.watch(self._state)
@@ -94,6 +99,7 @@ class Service:
         self.is_drained = False
         self.policy = settings.batch_policy(usable_cores())
         self._open_classifier = open_classifier
+        self._on_ready = on_ready
         # None until it is loaded; `classifier` is for work, which is refused before and after.
         self.model: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
@@ -266,14 +272,18 @@ class Service:
         """The batcher's snapshot; None before the model is loaded."""
         return self._batcher.statistics() if self._batcher else None
 
-    def is_ready(self) -> bool:
-        """True when `GET /ready` answers 200."""
+    def phase(self) -> Phase:
+        """Where in its life the service is; STALLED when it is ready but a pass hangs."""
         try:
             self.readiness.check()
             self.check_passes()
-        except NotReady:
-            return False
-        return True
+        except NotReady as reason:
+            return reason.phase
+        return Phase.READY
+
+    def is_ready(self) -> bool:
+        """True when `GET /ready` answers 200."""
+        return self.phase() is Phase.READY
 
     def _state(self) -> ServiceState:
         """What the metrics tell at a scrape."""
@@ -321,6 +331,8 @@ class Service:
         self.lengths = LengthStatistics(classifier.max_length)
         self.readiness.set_ready()
         log.info("ready", model=classifier.identity, workers=self.policy.workers, seconds=round(perf_counter() - started, 3))
+        if self._on_ready is not None:
+            self._on_ready(classifier)
         await self._log_earlier_lengths(threads, classifier.max_length)
 
     async def _log_earlier_lengths(self, threads: PassThreads, limit: int) -> None:

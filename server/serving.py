@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 import uvicorn
@@ -126,6 +126,19 @@ def listen(settings: Settings) -> socket.socket:
         raise SettingsError(f"HOST={settings.host} PORT={settings.port}: cannot listen there: {error}") from error
 
 
+def url_of(host: str, port: int) -> str:
+    """The URL at which a client on this machine reaches an address that is listened on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound here
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(url: str, model: str) -> None:
+    """One line for a person on standard output: the URL, the model, and a command to try. Logs go to standard error."""
+    with suppress(OSError, ValueError):  # nobody reads it
+        example = f"""curl {url}/classify -d '{{"text": "payment failed"}}'"""
+        print(f"SupportBot serves {model} at {url} - try: {example}", flush=True)  # noqa: T201
+
+
 def serve(settings: Settings) -> int:
     """Run the server until a signal ends it; returns the exit status. Raises `SettingsError`."""
     configure_logs(settings.log_level, settings.log_format)
@@ -136,8 +149,14 @@ def serve(settings: Settings) -> int:
         quiet_garbage_collector()
         return classifier
 
-    app, service = create_app(settings, open_classifier)
     listener = listen(settings)
+    url = url_of(*listener.getsockname()[:2])
+
+    def on_ready(classifier: TextClassifier) -> None:
+        if settings.log_format != "json":  # for programs only
+            announce(url, classifier.identity)
+
+    app, service = create_app(settings, open_classifier, on_ready)
     server = Server(
         uvicorn.Config(
             app,
@@ -152,8 +171,7 @@ def serve(settings: Settings) -> int:
         ),
         service,
     )
-    host, port = listener.getsockname()[:2]
-    log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    log.info("listening", url=url)
     server.run(sockets=[listener])
     status = 0 if service.is_drained else 1
     if service.is_hanging:

@@ -1,14 +1,18 @@
-"""All settings, from the environment and an `.env` file, validated at start-up.
+"""All settings, from the command line, the environment and an `.env` file, validated at start-up.
 
-A field's name in capitals is its environment variable. The README lists them; a test checks that the list is complete.
+A field's name in capitals is its environment variable; with hyphens, the option of `supportbot serve`. docs/settings.md lists them;
+a test checks that the list is complete.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
@@ -30,65 +34,95 @@ class Settings(BaseSettings):
     )
 
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
-    bundle: Annotated[Path, Field(description="folder of the model bundle; by default the embedded one")] = embedded_bundle()
-    workers: Annotated[int, Field(ge=0, le=256, description="passes at the same time; 0 is one for each usable core")] = 0
-    batch_window_ms: Annotated[Milliseconds, Field(description="how long a text may wait for company, see BATCH_IDLE_FLUSH")] = 40
-    batch_max_texts: Annotated[int, Field(ge=1, le=1024, description="texts in a batch")] = 32
-    batch_max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="tokens in a batch, unless one text has more")] = 512
-    batch_idle_flush: Annotated[bool, Field(description="a text that finds a free worker leaves at once")] = True
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8000
+    bundle: Annotated[Path, Field(description="folder of the model bundle to serve")] = embedded_bundle()
+    workers: Annotated[
+        int,
+        Field(
+            ge=0, le=256, description="forward passes that run at the same time, each on one core; 0 is one for each usable core"
+        ),
+    ] = 0
+    batch_window_ms: Annotated[
+        Milliseconds, Field(description="longest time a text waits for its batch to fill; only with BATCH_IDLE_FLUSH=false")
+    ] = 40
+    batch_max_texts: Annotated[int, Field(ge=1, le=1024, description="most texts in a batch")] = 32
+    batch_max_tokens: Annotated[
+        int, Field(ge=1, le=1_000_000, description="most tokens in a batch, unless a single text has more")
+    ] = 512
+    batch_idle_flush: Annotated[bool, Field(description="send a batch as soon as a worker is free, full or not")] = True
     batch_look_ahead: Annotated[
-        int, Field(ge=0, le=10_000, description="oldest texts among which a batch looks for near lengths")
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="how many of the oldest queued texts a batch may choose from, to find texts of similar length",
+        ),
     ] = 64
     batch_max_passed_over: Annotated[
-        int, Field(ge=0, le=1000, description="batches that may leave with a younger text before one; 0 is strict order")
+        int, Field(ge=0, le=1000, description="how many batches may take a younger text before an older one; 0 keeps arrival order")
     ] = 8
     interactive_weight: Annotated[
-        float, Field(ge=0.01, le=100, description="tokens of interactive texts for each of bulk ones, while both wait")
+        float, Field(ge=0.01, le=100, description="tokens of interactive texts for each token of bulk texts, while both are queued")
     ] = 4
     queue_max_texts: Annotated[
-        int, Field(ge=1, le=1_000_000, description="texts waiting in each class; beyond it requests get 429")
+        int,
+        Field(ge=1, le=1_000_000, description="most queued texts in each priority class; beyond it requests are rejected with 429"),
     ] = 1024
     queue_max_tokens: Annotated[
-        int, Field(ge=1, le=1 << 40, description="their tokens, unless one request alone has more; beyond it: 429")
+        int,
+        Field(
+            ge=1,
+            le=1 << 40,
+            description="most queued tokens in each priority class, unless one request alone has more; beyond it 429",
+        ),
     ] = 65_536
-    default_timeout_ms: Annotated[
-        Milliseconds, Field(gt=0, description="time for an answer if the request names none; then 504")
-    ] = 30_000
-    max_timeout_ms: Annotated[Milliseconds, Field(gt=0, description="longest time that a request may ask for")] = 60_000
+    default_timeout_ms: Annotated[Milliseconds, Field(gt=0, description="deadline of a request that names none; then 504")] = 30_000
+    max_timeout_ms: Annotated[Milliseconds, Field(gt=0, description="longest deadline that a request may ask for")] = 60_000
     pass_timeout_ms: Annotated[
-        Milliseconds, Field(gt=0, description="a pass that takes longer counts as hanging: 504, and /ready says so")
+        Milliseconds,
+        Field(gt=0, description="a forward pass that takes longer counts as hanging: its requests get 504, and /ready says so"),
     ] = 30_000
     bisect_max_passes: Annotated[
-        int, Field(ge=0, le=10_000, description="passes spent on finding the text at fault in a failing batch")
+        int, Field(ge=0, le=10_000, description="most extra passes spent on finding the text that makes a batch fail")
     ] = 16
     answer_cache_texts: Annotated[
-        int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 keeps none")
+        int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 turns the cache off")
     ] = 0
-    low_confidence: Annotated[float, Field(ge=0, le=1, description="answers below it count as of low confidence")] = 0.6
+    low_confidence: Annotated[
+        float, Field(ge=0, le=1, description="answers below this confidence are counted as low-confidence")
+    ] = 0.6
     prediction_log: Annotated[
-        Path | None, Field(description="file for one JSON line a text: label, confidence, tokens, hash; none by default")
+        Path | None, Field(description="file that gets one JSON line for each answered text; off by default")
     ] = None
     prediction_log_max_bytes: Annotated[
         int,
-        Field(ge=65_536, le=1 << 40, description="size at which the file is moved to `.1`, as that to `.2`, and a new one begun"),
+        Field(ge=65_536, le=1 << 40, description="file size at which the prediction log is rotated"),
     ] = 100_000_000
-    prediction_log_files: Annotated[int, Field(ge=1, le=1000, description="full files that are kept beside it")] = 5
-    prediction_log_text: Annotated[bool, Field(description="the texts themselves are logged, too")] = False
+    prediction_log_files: Annotated[int, Field(ge=1, le=1000, description="rotated prediction logs to keep")] = 5
+    prediction_log_text: Annotated[bool, Field(description="log the texts themselves, too")] = False
     prediction_log_secret: Annotated[
-        SecretStr, Field(description="key of the text hashes; without one, they are comparable within one run only")
+        SecretStr, Field(description="key of the text hashes; without one, hashes can be compared within one run only")
     ] = SecretStr("")
-    max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="texts in one request")] = 32
-    max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="request body size; beyond it requests get 413")] = 1 << 20
-    body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="time for a request's body; beyond it: 408")] = 10_000
-    drain_timeout_ms: Annotated[Milliseconds, Field(description="on SIGTERM, how long to finish accepted requests")] = 10_000
+    max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="most texts in one request")] = 32
+    max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="largest request body; beyond it 413")] = 1 << 20
+    body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="longest time to receive a request body; beyond it 408")] = (
+        10_000
+    )
+    drain_timeout_ms: Annotated[Milliseconds, Field(description="on SIGTERM: longest time to finish the accepted requests")] = (
+        10_000
+    )
     drain_linger_ms: Annotated[
-        Milliseconds, Field(description="on SIGTERM, how long at least to go on answering (503) before the port closes")
+        Milliseconds,
+        Field(description="on SIGTERM: shortest time to go on answering new requests, with 503, before the port closes"),
     ] = 250
-    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600, description="how long a connection may be idle or in a head")] = 75
+    keep_alive_seconds: Annotated[
+        int, Field(ge=1, le=3600, description="longest time a connection may be idle, or take to send its request headers")
+    ] = 75
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe level to log")] = "info"
-    log_format: Annotated[Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else json")] = "auto"
-    access_log: Annotated[bool, Field(description="one log line a request, never its text")] = True
+    log_format: Annotated[Literal["auto", "json", "console"], Field(description="auto: console on a terminal, JSON elsewhere")] = (
+        "auto"
+    )
+    access_log: Annotated[bool, Field(description="log one line for each request, never its text")] = True
 
     def open_prediction_log(self) -> PredictionLog | None:
         """The prediction log, if one is wanted. Raises `SettingsError` when it cannot be written."""
@@ -132,12 +166,24 @@ class Settings(BaseSettings):
         )
 
 
-def load_settings() -> Settings:
-    """Read and validate the settings. Raises `SettingsError` naming every variable that is wrong."""
+def option_of(name: str) -> str:
+    """The command line's option for a setting, by its field's name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def load_settings(options: Mapping[str, object] = MappingProxyType({})) -> Settings:
+    """Read and validate the settings; `options` are the command line's, by field name, and win over the environment and `.env`.
+
+    Raises `SettingsError` naming every variable or option that is wrong.
+    """
     try:
-        return Settings()
+        return Settings(**options)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, detail['loc'])).upper()}={detail['input']!s}: {detail['msg']}" for detail in error.errors()]
-        raise SettingsError("\n".join(faults)) from error
+        raise SettingsError("\n".join(_fault(detail, options) for detail in error.errors())) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f".env: {error}") from error
+
+
+def _fault(detail: ErrorDetails, options: Mapping[str, object]) -> str:
+    name = ".".join(map(str, detail["loc"]))
+    return f"{option_of(name) if name in options else name.upper()}={detail['input']!s}: {detail['msg']}"

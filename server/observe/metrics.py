@@ -41,7 +41,7 @@ TEXTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 TOKENS: Final = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 TEXT_TOKENS: Final = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
-ROUTES: Final = frozenset({"/classify", "/health", "/ready", "/metrics", "/confidence"})
+ROUTES: Final = frozenset({"/", "/classify", "/health", "/ready", "/metrics", "/confidence"})
 OTHER_ROUTE: Final = "other"
 NOT_ANSWERED: Final = "none"
 

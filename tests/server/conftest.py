@@ -106,6 +106,7 @@ def real_server(folder: Path, command: Sequence[str] = (SUPPORTBOT, "serve"), **
         command,
         env=clean_environment() | {"PORT": "0", "LOG_FORMAT": "json"} | environment,
         cwd=folder,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -132,8 +133,8 @@ def real_server(folder: Path, command: Sequence[str] = (SUPPORTBOT, "serve"), **
             popen.kill()
         popen.wait(10)
         reader.join(10)
-        assert popen.stderr is not None
-        popen.stderr.close()
+        for stream in filter(None, (popen.stdout, popen.stderr)):
+            stream.close()
 
 
 def wait_until_ready(url: str) -> httpx2.Response:

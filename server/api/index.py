@@ -1,0 +1,36 @@
+"""`GET /`: what is running here, and where to go on."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.http.rendering import render_json
+from server.service import Service
+
+NAME = "SupportBot"
+LINKS = {name: f"/{name}" for name in ("classify", "health", "ready", "metrics", "confidence")}
+
+
+class Index:
+    """Name, version, state, model and links. It answers 200 whatever the state, with `model` null until there is one."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._version = metadata.version("supportbot")
+
+    async def answer(self, _: Request) -> Response:
+        """The endpoint."""
+        service, model = self._service, self._service.model
+        return render_json(
+            {
+                "name": NAME,
+                "version": self._version,
+                "status": service.phase().value,
+                "model": None if model is None else model.identity,
+                "labels": [] if model is None else list(model.labels),
+                "links": LINKS,
+            }
+        )
