@@ -37,8 +37,8 @@ $(VENV)/.build: requirements/build.txt requirements/encoder.txt $(VENV)/.serve
 	$(INSTALL) --no-deps -r requirements/encoder.txt
 	@touch $@
 
-serve: setup ## the server, on 127.0.0.1:8000 unless HOST and PORT say otherwise
-	@exec $(BIN)/supportbot serve
+serve: setup ## the server, on 127.0.0.1:8000; OPTIONS="--port 9000" or any other option of supportbot serve
+	@exec $(BIN)/supportbot serve $(OPTIONS)
 
 lint: setup-dev ## format, lint, types, architecture
 	$(BIN)/ruff format --check .

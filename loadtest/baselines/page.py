@@ -1,4 +1,4 @@
-"""`python -m loadtest.baselines.page`: the tables of docs/performance.md and of the README, and the chart, from the result.
+"""`python -m loadtest.baselines.page`: the tables of docs/performance.md and its chart, from the result.
 
 Tables go between two comments, so that no figure is copied by hand; a file without them is left alone.
 """
@@ -15,17 +15,15 @@ from loadtest.baselines.comparison import OURS, OURS_WINDOW, SHARES, SYSTEMS, TI
 RESULT: Final = Path("docs/performance.json")
 CHART: Final = Path("docs/performance.png")
 PAGE: Final = Path("docs/performance.md")
-README: Final = Path("README.md")
 
 
 def write(comparison: Comparison) -> None:
-    """Write the chart, and the tables into both files."""
+    """Write the chart, and the tables into the page."""
     from loadtest.baselines.chart import draw
 
     draw(comparison, CHART)
     for name, text in tables(comparison).items():
         put(PAGE, name, text)
-    put(README, "comparison", f"{summary(comparison)}\n\n{ratios(comparison)}")
 
 
 def tables(comparison: Comparison) -> dict[str, str]:

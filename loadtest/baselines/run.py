@@ -5,7 +5,7 @@ do, measured first), and searches for the highest rate at which p99 stays within
 anew before the next measurement, since work for clients that left may be left in it. In the first round, all label written tickets.
 
 The generator runs in this process, and shares the machine with the server, as it does for all systems alike; the CPU of both is
-recorded. The result goes to docs/performance.json, and from there to the page, its charts and the README (`page`).
+recorded. The result goes to docs/performance.json, and from there to the page and its chart (`page`).
 """
 
 from __future__ import annotations
