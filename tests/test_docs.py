@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from commands.cli import app
@@ -26,7 +27,7 @@ from models.classifier import Classifier
 from server.app import create_app
 from server.observe.metrics import ROUTES
 from server.settings import Settings
-from tests.server.conftest import until
+from tests.server.conftest import running, until
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -95,7 +96,7 @@ def command_lines() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "line"), command_lines())
 def test_every_command_line_in_a_code_block_is_one_that_the_command_accepts(name: str, line: str) -> None:
-    words = shlex.split(line.rpartition(" | ")[2], comments=True)
+    words = shlex.split(line.rpartition(" | ")[2].partition(" > ")[0], comments=True)
     assert "supportbot" in words, name
     subcommand, *arguments = words[words.index("supportbot") + 1 :]
     group: Any = typer.main.get_command(app)
@@ -141,9 +142,7 @@ def slug(heading: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_relative_link_leads_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!http)([^)\s]+)\)", PAGES[name])
-    assert links
-    for link in links:
+    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", PAGES[name]):
         target, _, anchor = link.partition("#")
         path = (ROOT / name).parent / target if target else ROOT / name
         assert path.exists(), link
@@ -177,7 +176,7 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     shown = re.findall(r"^\$ curl localhost:8000(/\w*)(?: -d '(.*)')?\n(.*)$", EVERYTHING, re.MULTILINE)
-    assert len(shown) == EVERYTHING.count("\n$ curl ") >= 5
+    assert len(shown) == EVERYTHING.count("\n$ curl localhost") >= 6
     application, service = create_app(Settings(drain_linger_ms=0), lambda: classifier)
     transport = httpx2.ASGITransport(application)
     async with service.running(), httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -185,6 +184,19 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
         for path, body, answer in shown:
             response = await (client.post(path, content=body) if body else client.get(path))
             assert like(response.json(), json.loads(answer)), (path, body, response.text)
+
+
+async def test_every_metric_is_listed_and_no_other_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with running(Settings(drain_linger_ms=0, prediction_log=tmp_path / "log.jsonl")) as application:
+        await application.client.post("/classify", json={"text": "payment failed"})
+        text = (await application.client.get("/metrics")).text
+    there = {
+        f"{family.name}_total" if family.type == "counter" else f"{family.name}_info" if family.type == "info" else family.name
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("supportbot_")
+    }
+    assert set(re.findall(r"supportbot_[a-z_]+", page("operating.md"))) == there
 
 
 @pytest.mark.parametrize("file", ["docs/models.md", "models/supportbot/MODEL_CARD.md"])
