@@ -77,7 +77,7 @@ def build(
 
         supportbot build my-checkpoint my-bundle --dev dev.csv --test mine=test.csv
 
-        BUNDLE=my-bundle supportbot serve
+        supportbot serve --bundle my-bundle
     """
     from models.classifier import SelfCheckFailed
     from models.making.dataset import DatasetError, read_examples, read_texts
@@ -106,7 +106,7 @@ def build(
         fail(str(error))
     except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)
-    say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with BUNDLE={bundle} supportbot serve")
+    say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with: supportbot serve --bundle {bundle}")
 
 
 def _named(argument: str) -> tuple[str, Path]:
