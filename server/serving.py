@@ -18,7 +18,7 @@ import uvicorn
 from models.classifier import Classifier
 from models.types import TextClassifier
 from server.app import create_app
-from server.http.protocol import Protocol
+from server.http.protocol import Limits, protocol_with
 from server.observe.logs import configure_logs
 from server.service import Service
 from server.settings import Settings, SettingsError
@@ -160,7 +160,7 @@ def serve(settings: Settings) -> int:
     server = Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=protocol_with(Limits(settings.max_body_bytes, settings.body_timeout_ms / 1000)),
             ws="none",
             workers=1,
             log_config=None,

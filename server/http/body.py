@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from server.http.content import decode, too_large
 from server.http.errors import RequestError
 
 R = TypeVar("R")
@@ -31,18 +32,23 @@ class Connection(Protocol):
 
 
 async def read_body(request: Request, limit: int, patience: float, own_timeout: float = math.inf) -> bytes:
-    """The whole body.
+    """The whole body, in UTF-8 and not compressed (`server.http.content`).
 
-    Raises `RequestError`: 413 when it is longer than `limit` bytes, 408 when it is not complete after `patience` seconds, 504 when
-    the request's `own_timeout` is shorter than that and over; and `ClientDisconnect` when the client left.
+    Raises `RequestError`: 413 when it is longer than `limit` bytes, compressed or not, 408 when it is not complete after `patience`
+    seconds, 504 when the request's `own_timeout` is shorter than that and over, 400 or 415 when it cannot be decoded; and
+    `ClientDisconnect` when the client left.
     """
+    return decode(await _whole_body(request, limit, patience, own_timeout), request.headers, limit)
+
+
+async def _whole_body(request: Request, limit: int, patience: float, own_timeout: float) -> bytes:
     connection: Connection | None = request.scope.get(CONNECTION)
     if connection is not None and connection.has_whole_body():
         return await _receive(request, limit)  # there is nothing to wait for
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     if size > limit + DISCARDED_BYTES:
-        raise _too_large(limit)
+        raise too_large(limit)
     try:
         async with asyncio.timeout(min(patience, own_timeout)):
             return await _receive(request, limit)
@@ -70,7 +76,7 @@ async def _receive(request: Request, limit: int) -> bytes:
             break
         more = message.get("more_body", False)
     if received > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return b"".join(chunks)
 
 
@@ -117,8 +123,3 @@ async def _unless_told(request: Request, work: Coroutine[Any, Any, R]) -> R:
         leaving.cancel()
         working.cancel()
         del leaving, working  # an error holds this frame, and the task the error
-
-
-def _too_large(limit: int) -> RequestError:
-    message = f"the body is over {limit} bytes"
-    return RequestError(413, "body_too_large", message, {"Connection": "close"})

@@ -1,26 +1,46 @@
-"""uvicorn's HTTP protocol, with what a public server needs: bounded heads, our errors, no body lost to an `Upgrade` header."""
+"""uvicorn's HTTP protocol, with what a public server needs: everything that a client sends is bounded, and errors are ours.
+
+Whatever the route and whatever has been answered already, each phase of a connection has a bound in bytes and in time:
+
+| phase | bytes | time |
+| --- | --- | --- |
+| between requests: nothing, or empty lines | `HEAD_BYTES` | `KEEP_ALIVE_SECONDS` |
+| request line and headers | `HEAD_BYTES` | `KEEP_ALIVE_SECONDS` |
+| body, while the application reads it | `MAX_BODY_BYTES` and `DISCARDED_BYTES` (`server.http.body`) | `BODY_TIMEOUT_MS` |
+| body, after an early answer or on a route that reads none | the same | `BODY_TIMEOUT_MS` and `LINGER_SECONDS` |
+| chunk sizes, chunk extensions and trailers | `HEAD_BYTES` and `FRAMING_RATIO` times the body | as the body |
+| after a refusal, thrown away | `DISCARDED_BYTES` | `LINGER_SECONDS` |
+| reading the answer: no byte of it | | `KEEP_ALIVE_SECONDS` |
+
+Bytes are counted by what was read at once, so a bound may be passed by one read (256 KiB).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.http.access import request_context
-from server.http.body import CONNECTION
+from server.http.body import CONNECTION, DISCARDED_BYTES
 from server.http.request_id import HEADER, new_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
 # Request line and headers together; as much as common proxies allow.
-MAX_HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 64 * 1024
+# A chunk of one byte takes six on the wire.
+FRAMING_RATIO = 8
 # How long a client that was refused may go on sending before its connection is closed.
 LINGER_SECONDS = 1.0
 END_OF_HEAD = b"\r\n\r\n"
+# RFC 3986, 3.2: a name, an IPv4 or IPv6 address, perhaps a port.
+HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
@@ -48,7 +68,9 @@ class AnswerWriter:
         self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
-        """Write, or keep if it is the head."""
+        """Write, or keep if it is the head; nothing on a connection that is being closed."""
+        if self._transport.is_closing():
+            return
         if self._head is None and not data.startswith(b"HTTP/1.1 1"):  # `100 Continue` is awaited
             self._head = data
         elif self._head:
@@ -68,21 +90,39 @@ class AnswerWriter:
         return self._transport.is_closing()
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for a request's body: its bytes, and the seconds in which it must have come."""
+
+    body_bytes: int = 1 << 20
+    body_seconds: float = 10.0
+
+
 class Protocol(HttpToolsProtocol):
-    """One connection. Beyond uvicorn's own, its state is where in a message it is, and the part of a head that is held back.
+    """One connection. Beyond uvicorn's own, its state is where in a message it is, how much of it has come, and the part of a head
+    that is held back.
 
     The application finds it in the scope (`server.http.body.Connection`). `on_lost` is called when the client leaves; it belongs to
     the request that is worked on, of which there is one at a time.
     """
+
+    limits = Limits()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self._is_between_messages = True
         self._is_in_head = False
         self._is_refused = False
-        self._head_bytes = 0
         self._held = b""
+        # Of the present message: its number on this connection; bytes of its head, or of empty lines before it; bytes read in its
+        # body, chunk sizes and trailers included; bytes of the body itself.
+        self._message = 0
+        self._head_bytes = 0
+        self._read_bytes = 0
+        self._body_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
@@ -92,8 +132,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._forget_head_timer()
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
+        self._forget_body_timer()
+        for timer in filter(None, (self._write_timer, self._linger_timer)):
+            timer.cancel()
         super().connection_lost(exc)
         self.is_lost = True
         if self.on_lost is not None:
@@ -107,11 +148,14 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived. A head is held back until it is whole; what cannot be the beginning of one goes to the parser."""
         if self._is_refused:
+            self._read_bytes += len(data)
+            if self._read_bytes > DISCARDED_BYTES:
+                self.transport.close()
             return
         if self._is_between_messages and (self._held or data[:1].isupper()):
             data, self._held = self._held + data, b""
             end = data.find(END_OF_HEAD)
-            if (len(data) if end < 0 else end) > MAX_HEAD_BYTES:
+            if (len(data) if end < 0 else end) > HEAD_BYTES:
                 self._refuse_head()
                 return
             if end < 0:
@@ -120,28 +164,54 @@ class Protocol(HttpToolsProtocol):
                 self._expect_head()
                 return
             data = without_upgrade(data)
+        message, was_in_body = self._message, not (self._is_between_messages or self._is_in_head)
         super().data_received(data)
+        if not self._is_over():
+            self._bound(len(data), is_same_message=message == self._message, was_in_body=was_in_body)
+
+    def _bound(self, size: int, *, is_same_message: bool, was_in_body: bool) -> None:
+        """Count what was just read, and give the client its time for what is to come.
+
+        What came before the read's message began is counted as little as what came after its end: the bounds are of that order.
+        """
         if self._is_in_head:  # a pipelined request's, which the parser has
             self._expect_head()
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
+            self._count_head(size)
+        elif not self._is_between_messages:
+            self._read_bytes += size if is_same_message and was_in_body else 0
+            self._check_body()
+        else:
+            if self._is_idle():  # after a body that ended after its answer, or empty lines
+                self._expect_head()
+            if is_same_message and not was_in_body:
+                self._count_head(size)  # empty lines, which the parser passes over
 
     def on_message_begin(self) -> None:
         """The parser found the first byte of a request."""
         self._is_between_messages = False
         self._is_in_head = True
-        self._head_bytes = 0
+        self._message += 1
+        self._head_bytes = self._read_bytes = self._body_bytes = 0
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser found a header, or a trailer, which nobody reads and which is not kept."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The parser found the end of a request's head."""
         self._is_in_head = False
         self._forget_head_timer()
+        if self._is_refused:
+            return
         if self.parser.should_upgrade():
             # A pipelined request, whose head was not held back. Its body would be taken for something else, the next request even.
             self._refuse(400, "malformed_request", "an Upgrade header is not supported in a pipelined request")
+            return
+        if (fault := self._fault_of_head()) is not None:
+            self._refuse(400, "malformed_request", fault)
             return
         super().on_headers_complete()
         if self.scope["method"] != "HEAD":
@@ -149,18 +219,87 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the current request's body."""
+        self._body_bytes += len(body)
         if not self._is_refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The parser found the end of a request."""
         self._is_between_messages = True
+        self._head_bytes = 0
+        self._forget_body_timer()
         if not self._is_refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP; uvicorn calls it when its parser gives up."""
         self._refuse(400, "malformed_request", msg)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers, of which the transport keeps as much as it will."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _fault_of_head(self) -> str | None:
+        """What RFC 9112, 3.2 demands of `Host`, and 6.1 of `Transfer-Encoding`; None when both are so."""
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if not HOST.fullmatch(value):
+                    return "the Host header is malformed"
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                return "Transfer-Encoding must be chunked"
+        if hosts == 1 or (not hosts and self.parser.get_http_version() == "1.0"):
+            return None
+        return "there must be one Host header" if hosts else "the Host header is missing"
+
+    def _is_over(self) -> bool:
+        """True when nothing more is read from this connection."""
+        return self._is_refused or self.is_lost or self.transport.is_closing()
+
+    def _is_idle(self) -> bool:
+        """True when no request is being worked on."""
+        latest: RequestResponseCycle | None = self.cycle
+        return latest is None or latest.response_complete
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse_head()
+
+    def _check_body(self) -> None:
+        """Bound what comes of a body that is not whole, and give it its time from here."""
+        if self._read_bytes - self._body_bytes > HEAD_BYTES + FRAMING_RATIO * self._body_bytes:
+            self._give_up(431, "headers_too_large", f"chunk extensions and trailers are over {HEAD_BYTES} bytes")
+        elif self.cycle.response_complete and self._body_bytes > self.limits.body_bytes + DISCARDED_BYTES:
+            self.transport.close()  # as long as the application reads, it has the bound
+        elif self._body_timer is None:
+            # The application's own time for the body, if it reads one, ends before, and it has the better answer.
+            self._body_timer = self.loop.call_later(self.limits.body_seconds + LINGER_SECONDS, self._body_is_late)
+
+    def _body_is_late(self) -> None:
+        self._body_timer = None
+        if self.pipeline:
+            # Reading pauses while earlier requests of this connection are worked on.
+            self._check_body()
+        else:
+            self._give_up(408, "body_timeout", f"the body was not complete after {self.limits.body_seconds:g} s")
+
+    def _give_up(self, status: int, code: str, message: str) -> None:
+        """Refuse the rest of a request that may have its answer already."""
+        if self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._refuse(status, code, message)
 
     def _expect_head(self) -> None:
         """Give the client as long for a whole head as an idle connection is kept."""
@@ -179,13 +318,19 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _forget_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
     def _refuse_head(self) -> None:
-        self._refuse(431, "headers_too_large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")
+        self._refuse(431, "headers_too_large", f"request line and headers are over {HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
+        self._read_bytes = 0
         request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
         latest: RequestResponseCycle | None = getattr(self, "cycle", None)
@@ -202,3 +347,8 @@ class Protocol(HttpToolsProtocol):
         # What the client is still sending is read and thrown away for a moment, or it would meet a reset in place of the answer.
         self.transport.write_eof()
         self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def protocol_with(limits: Limits) -> type[Protocol]:
+    """The protocol with other limits than the defaults, as uvicorn wants it: a class."""
+    return type("LimitedProtocol", (Protocol,), {"limits": limits})

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from server.http.protocol import MAX_HEAD_BYTES, AnswerWriter, without_upgrade
+from server.http.protocol import HEAD_BYTES, AnswerWriter, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'
@@ -102,13 +102,13 @@ def test_what_was_refused_before_it_was_a_request_is_counted(server: Process) ->
 def test_a_head_without_end_is_refused(server: Process) -> None:
     piece = b"X-Long: " + b"a" * 16_000 + b"\r\n"
     head = b"POST /classify HTTP/1.1\r\n"
-    status, answer, rest = exchange(server, head, *[piece] * (MAX_HEAD_BYTES // len(piece) + 1))
+    status, answer, rest = exchange(server, head, *[piece] * (HEAD_BYTES // len(piece) + 1))
     error = answer["error"]
     assert isinstance(error, dict)
     assert (status, error["code"], rest) == (431, "headers_too_large", b"")
 
 
-@pytest.mark.parametrize("size", [MAX_HEAD_BYTES + 1, 2 * MAX_HEAD_BYTES])
+@pytest.mark.parametrize("size", [HEAD_BYTES + 1, 2 * HEAD_BYTES])
 def test_a_head_that_is_too_large_is_refused_even_if_it_comes_whole(server: Process, size: int) -> None:
     start = b"GET /health HTTP/1.1\r\nX-Long: "
     status, answer, _ = exchange(server, start + b"a" * (size - len(start)) + b"\r\n\r\n")
@@ -257,3 +257,67 @@ def wait_for_metric(process: Process, name: str, wanted: float) -> None:
             return
         assert time.monotonic() < deadline, name
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b"", "the Host header is missing"),
+        (b"Host: a\r\nHost: a\r\n", "there must be one Host header"),
+        (b"Host: a\r\nhost: b\r\n", "there must be one Host header"),
+        (b"Host: a b\r\n", "the Host header is malformed"),
+        (b"Host: a/b\r\n", "the Host header is malformed"),
+        (b"Host: a@b\r\n", "the Host header is malformed"),
+        (b"Host: a\r\nTransfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding must be chunked"),
+        (b"Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", ""),
+        (b"Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n", ""),
+        (b"Host: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n", ""),
+        (b"Host: a\r\nContent-Length: +2\r\n", ""),
+        (b"Host: a\r\n folded: line\r\n", ""),
+        (b"Host : a\r\n", ""),
+    ],
+)
+def test_a_head_that_http_1_1_does_not_allow_is_refused_and_nothing_after_it_is_read(
+    server: Process, lines: bytes, message: str
+) -> None:
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    answers = everything(server, b"POST /classify HTTP/1.1\r\n" + lines + b"\r\n" + smuggled)
+    assert answers.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert message.encode() in answers
+    assert not any("/smuggled" in line for line in server.log)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: ex%C3%A4mple.org:80\r\nConnection: close\r\n\r\n",
+        b"GET http://example.org/health HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_a_head_that_http_allows_is_answered(server: Process, head: bytes) -> None:
+    assert everything(server, head).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_trailers_are_read_and_not_kept(server: Process) -> None:
+    chunks = b"%x\r\n%s\r\n0\r\nX-Checksum: 1\r\nHost: y\r\nHost: z\r\n\r\n" % (len(BODY), BODY)
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answers = everything(server, head + chunks + POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert answers.count(b'"billing"') == 2
+
+
+def test_a_connection_goes_on_after_a_body_that_came_after_its_answer(server: Process) -> None:
+    """And it is not kept for ever when nothing more comes."""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10) as client:
+        client.sendall(b"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        answer = client.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 404 Not Found\r\n")
+        for byte in (b"a", b"b", b"c"):
+            client.sendall(byte)
+            time.sleep(0.02)
+        client.sendall(b"\r\n" + POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        assert b'"billing"' in client.makefile("rb").read()
