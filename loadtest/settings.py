@@ -17,7 +17,7 @@ from loadtest.processes import ServerFailed
 # Besides HOST and PORT, which a load test chooses itself. SERVER is the load test's own: the command that starts the server.
 NAMES = frozenset(
     {
-        *("BUNDLE", "WORKERS", "SERVER"),
+        *("BUNDLE", "BUNDLE_TIMEOUT", "WORKERS", "SERVER"),
         *(
             "BATCH_WINDOW_MS",
             "BATCH_MAX_TEXTS",
@@ -31,7 +31,7 @@ NAMES = frozenset(
         *("ANSWER_CACHE_TEXTS", "LOW_CONFIDENCE"),
         *("PREDICTION_LOG", "PREDICTION_LOG_MAX_BYTES", "PREDICTION_LOG_FILES", "PREDICTION_LOG_TEXT", "PREDICTION_LOG_SECRET"),
         *("MAX_TEXTS_PER_REQUEST", "MAX_BODY_BYTES", "BODY_TIMEOUT_MS"),
-        *("DRAIN_TIMEOUT_MS", "DRAIN_LINGER_MS", "KEEP_ALIVE_SECONDS"),
+        *("DRAIN_DELAY_MS", "DRAIN_TIMEOUT_MS", "DRAIN_LINGER_MS", "KEEP_ALIVE_SECONDS"),
         *("LOG_LEVEL", "LOG_FORMAT", "ACCESS_LOG"),
     }
 )

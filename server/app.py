@@ -21,13 +21,16 @@ from server.settings import Settings
 
 
 def create_app(
-    settings: Settings, open_classifier: Callable[[], TextClassifier], on_ready: Callable[[TextClassifier], None] | None = None
+    settings: Settings,
+    open_classifier: Callable[[], TextClassifier],
+    on_ready: Callable[[TextClassifier], None] | None = None,
+    on_failed: Callable[[], None] | None = None,
 ) -> tuple[ASGIApp, Service]:
     """The ASGI application and the service behind it. `open_classifier` runs in a worker thread and may take its time.
 
-    `on_ready` is called on the event loop, once, when the model is in service.
+    `on_ready` or `on_failed` is called on the event loop, once, when the model is in service or cannot be used.
     """
-    service = Service(settings, open_classifier, on_ready)
+    service = Service(settings, open_classifier, on_ready, on_failed)
     operations = Operations(service)
 
     @asynccontextmanager

@@ -71,6 +71,8 @@ def _of_not_ready(error: Exception) -> RequestError:
     assert isinstance(error, NotReady)
     if error.phase is Phase.DRAINING:
         return _stopping(error)
+    if error.phase is Phase.LEAVING:
+        return RequestError(503, "draining", str(error), {"Retry-After": str(RETRY_AFTER_STOPPING), "Connection": "close"})
     code = "stalled" if error.phase is Phase.STALLED else "not_ready"
     return RequestError(503, code, str(error), {"Retry-After": str(RETRY_AFTER_LOADING)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from time import perf_counter
@@ -85,6 +85,7 @@ class Service:
         settings: Settings,
         open_classifier: Callable[[], TextClassifier],
         on_ready: Callable[[TextClassifier], None] | None = None,
+        on_failed: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -100,6 +101,8 @@ class Service:
         self.policy = settings.batch_policy(usable_cores())
         self._open_classifier = open_classifier
         self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._delay_is_over = asyncio.Event()
         # None until it is loaded; `classifier` is for work, which is refused before and after.
         self.model: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
@@ -133,8 +136,12 @@ class Service:
                 self.is_hanging |= not loading.done()
                 loading.cancel()
 
-    def check_passes(self) -> None:
-        """Raise `NotReady` with the reason when a pass hangs. New requests are still taken as long as a worker is left."""
+    def check_ready(self) -> None:
+        """Raise `NotReady` with the reason when work should be sent elsewhere: the phase, or a pass that hangs.
+
+        New requests are taken all the same as long as there is a model and a worker is left.
+        """
+        self.readiness.check_ready()
         if self._batcher is not None and (hung := self._batcher.hung_passes):
             seconds = f"{self.policy.pass_timeout:g} s"
             what = f"{hung} passes have" if hung > 1 else "a pass has"
@@ -237,12 +244,23 @@ class Service:
         finally:
             is_wanted = False
 
+    @property
+    def is_leaving(self) -> bool:
+        """True while the service goes on although the process was told to stop: clients should connect to another server."""
+        return self.readiness.phase is Phase.LEAVING
+
+    def skip_drain_delay(self) -> None:
+        """Do not go on serving before draining, or no longer."""
+        self._delay_is_over.set()
+
     async def drain(self) -> None:
-        """Refuse new requests, finish the accepted ones, and linger a little: late clients meet a 503, not a reset.
+        """Go on serving for DRAIN_DELAY_MS with `/ready` at 503; then refuse new requests, finish the accepted ones, and linger a
+        little: late clients meet a 503, not a reset.
 
         What is not finished within the bound, or when this is cancelled, is answered 503, too; then `is_drained` stays False, and
         a pass may still be hanging.
         """
+        await self._leave()
         self.readiness.set_draining()
         log.info("draining")
         linger = asyncio.create_task(asyncio.sleep(self.settings.drain_linger_ms / 1000))
@@ -258,6 +276,16 @@ class Service:
             if self.lengths is not None:
                 _log_lengths("lengths", self.lengths.report(self.policy.max_items, self.policy.max_cost))
         await linger
+
+    async def _leave(self) -> None:
+        seconds = self.settings.drain_delay_ms / 1000
+        if not seconds or self._delay_is_over.is_set() or self.readiness.phase is not Phase.READY:
+            return
+        self.readiness.set_leaving()
+        log.info("leaving", seconds=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._delay_is_over.wait()
 
     def counters(self) -> dict[str, int]:
         """Counts since the start of what is not the batcher's: texts in the cache or not, threads that died, late texts."""
@@ -275,8 +303,7 @@ class Service:
     def phase(self) -> Phase:
         """Where in its life the service is; STALLED when it is ready but a pass hangs."""
         try:
-            self.readiness.check()
-            self.check_passes()
+            self.check_ready()
         except NotReady as reason:
             return reason.phase
         return Phase.READY
@@ -309,6 +336,8 @@ class Service:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a model, the reason belongs where operators look
             self.readiness.set_failed(f"{type(error).__name__}: {error}")
             log.error("model cannot be used", reason=self.readiness.reason)  # noqa: TRY400 - the reason is for operators, complete
+            if self._on_failed is not None:
+                self._on_failed()
             return
 
         def predict(batch: list[Encoding]) -> asyncio.Future[Sequence[Prediction]]:

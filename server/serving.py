@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 import structlog
 import uvicorn
 
-from models.classifier import Classifier
 from models.types import TextClassifier
 from server.app import create_app
 from server.http.protocol import Limits, protocol_with
 from server.observe.logs import configure_logs
+from server.opening import check_bundle, open_default_classifier, open_patiently
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -33,6 +33,9 @@ REPEATED_SIGNAL_SECONDS = 0.5
 CLOSING_SECONDS = 2
 LAST_REQUESTS_SECONDS = 0.1
 
+# The exit status when a model that was waited for did not come; a setting that is wrong has the same.
+GIVEN_UP = 2
+
 # How long a thread that has work must wait for another one to let it have the interpreter.
 SWITCH_SECONDS = 0.0005
 
@@ -40,17 +43,18 @@ SWITCH_SECONDS = 0.0005
 class Server(uvicorn.Server):
     """uvicorn's server, but shutdown begins by draining the service while the port is still open.
 
-    The order of an end: not ready -> new requests get 503 -> accepted ones are finished -> port closed -> who came last is answered
-    -> connections closed -> batcher, workers and model closed -> exit status 0.
+    The order of an end: not ready -> DRAIN_DELAY_MS -> new requests get 503 -> accepted ones are finished -> port closed -> who
+    came last is answered -> connections closed -> batcher, workers, model closed -> exit status 0.
 
-    A second signal skips the waiting: what is not finished then is answered 503.
+    A further signal skips what is waited for: the delay, or the draining; what is not finished then is answered 503. Ctrl-C comes
+    from a person, and so has no delay.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
         self._hurry = asyncio.Event()
-        self._first_signal_at: float | None = None
+        self._last_signal_at: float | None = None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
@@ -71,7 +75,7 @@ class Server(uvicorn.Server):
         """Handle SIGTERM and SIGINT as orderly ends; uvicorn would raise them again afterwards, and so exit with their status."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
@@ -79,21 +83,19 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)  # the process is on its way out, with a status of its own
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         now = asyncio.get_running_loop().time()
-        if self._first_signal_at is None:
-            self._first_signal_at = now
+        if self._last_signal_at is None:
             self.should_exit = True
-        elif now - self._first_signal_at > REPEATED_SIGNAL_SECONDS:
+            if number is signal.SIGINT:
+                self._service.skip_drain_delay()
+        elif now - self._last_signal_at < REPEATED_SIGNAL_SECONDS:
+            return
+        elif self._service.is_leaving:
+            self._service.skip_drain_delay()
+        else:
             self._hurry.set()
-
-
-def open_default_classifier(settings: Settings) -> Classifier:
-    """Open, check and warm the bundle that the settings name. Raises `BundleError` or `SelfCheckFailed`."""
-    classifier = Classifier.open(settings.bundle)
-    classifier.self_check()
-    classifier.warm_up()
-    return classifier
+        self._last_signal_at = now
 
 
 def quiet_garbage_collector() -> None:
@@ -140,12 +142,21 @@ def announce(url: str, model: str) -> None:
 
 
 def serve(settings: Settings) -> int:
-    """Run the server until a signal ends it; returns the exit status. Raises `SettingsError`."""
+    """Run the server until a signal ends it, or a model that was waited for cannot be used; returns the exit status.
+
+    Raises `SettingsError`.
+    """
     configure_logs(settings.log_level, settings.log_format)
+    check_bundle(settings)
     let_threads_in()
+    was_given_up = False
 
     def open_classifier() -> TextClassifier:
-        classifier = open_default_classifier(settings)
+        classifier = open_patiently(
+            lambda: open_default_classifier(settings),
+            settings.bundle_timeout,
+            lambda reason: service.readiness.set_waiting(f"the model cannot be used yet: {reason}"),
+        )
         quiet_garbage_collector()
         return classifier
 
@@ -156,7 +167,12 @@ def serve(settings: Settings) -> int:
         if settings.log_format != "json":  # for programs only
             announce(url, classifier.identity)
 
-    app, service = create_app(settings, open_classifier, on_ready)
+    def on_failed() -> None:
+        nonlocal was_given_up
+        if settings.bundle_timeout:
+            was_given_up = server.should_exit = True
+
+    app, service = create_app(settings, open_classifier, on_ready, on_failed)
     server = Server(
         uvicorn.Config(
             app,
@@ -173,7 +189,7 @@ def serve(settings: Settings) -> int:
     )
     log.info("listening", url=url)
     server.run(sockets=[listener])
-    status = 0 if service.is_drained else 1
+    status = GIVEN_UP if was_given_up else 0 if service.is_drained else 1
     if service.is_hanging:
         # A thread that hangs cannot be stopped, and the interpreter would wait for it for ever.
         logging.shutdown()

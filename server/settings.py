@@ -36,6 +36,15 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8000
     bundle: Annotated[Path, Field(description="folder of the model bundle to serve")] = embedded_bundle()
+    bundle_timeout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            allow_inf_nan=False,
+            description="seconds to try again while the bundle is missing or cannot be used; then the server stops",
+        ),
+    ] = 0
     workers: Annotated[
         int,
         Field(
@@ -108,6 +117,10 @@ class Settings(BaseSettings):
     body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="longest time to receive a request body; beyond it 408")] = (
         10_000
     )
+    drain_delay_ms: Annotated[
+        Milliseconds,
+        Field(description="on SIGTERM: time to go on serving, with /ready at 503, until load balancers have noticed"),
+    ] = 0
     drain_timeout_ms: Annotated[Milliseconds, Field(description="on SIGTERM: longest time to finish the accepted requests")] = (
         10_000
     )

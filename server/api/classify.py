@@ -179,7 +179,10 @@ class Classify:
         self._service.note(wanted, answer, request_id_of(scope))
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
-        await render_json(body, headers={"Server-Timing": _server_timing(answer.timing, latency)})(scope, receive, send)
+        headers = {"Server-Timing": _server_timing(answer.timing, latency)}
+        if self._service.is_leaving:
+            headers["Connection"] = "close"
+        await render_json(body, headers=headers)(scope, receive, send)
 
 
 def _server_timing(timing: Timing, total: float) -> str:

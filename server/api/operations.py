@@ -21,9 +21,8 @@ class Operations:
 
     async def ready(self, _: Request) -> Response:
         """Ready for work; otherwise 503 and the reason."""
-        classifier = self._service.classifier
-        self._service.check_passes()
-        return render_json({"status": "ready", "model": classifier.identity})
+        self._service.check_ready()
+        return render_json({"status": "ready", "model": self._service.classifier.identity})
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus; also while the server is not ready."""

@@ -205,7 +205,7 @@ class Plan:
         return self._refused(name, kind, json.dumps({"texts": [MARKER] * (MAX_TEXTS + 1)}).encode(), "400 too_many_texts")
 
     def unknown_route(self, name: str, kind: str) -> Ask:
-        start = self._random.choice(("GET / HTTP/1.1", f"GET /classify/?{MARKER} HTTP/1.1", "POST /Classify HTTP/1.1"))
+        start = self._random.choice(("GET /classifier HTTP/1.1", f"GET /classify/?{MARKER} HTTP/1.1", "POST /Classify HTTP/1.1"))
         return Ask(name, kind, (post(name, b"{}", start=start),), frozenset({"404 not_found"}), drains=False)
 
     def wrong_method(self, name: str, kind: str) -> Ask:

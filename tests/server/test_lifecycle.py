@@ -90,3 +90,47 @@ def test_draining_is_final() -> None:
     readiness.set_ready()
     with pytest.raises(NotReady, match="shutting down"):
         readiness.check()
+
+
+async def test_before_draining_it_goes_on_serving_while_ready_says_no(settings: SettingsMaker) -> None:
+    async with running(settings(drain_delay_ms=60_000)) as app:
+        draining = asyncio.create_task(app.service.drain())
+        await until(lambda: app.service.is_leaving)
+        refused = await app.client.get("/ready")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert "about to shut down" in refused.json()["error"]["message"]
+        served = await app.client.post("/classify", json={"text": "payment"})
+        # So that a client with a pool of connections goes to another server before this one is gone.
+        assert (served.status_code, served.headers["connection"]) == (200, "close")
+        assert (await app.client.get("/confidence")).status_code == 200
+        assert (await app.client.get("/")).json()["status"] == "leaving"
+        assert "supportbot_ready 0.0" in (await app.client.get("/metrics")).text
+        app.service.skip_drain_delay()
+        await draining
+        assert app.service.is_drained
+        assert (await app.client.post("/classify", json={"text": "payment"})).status_code == 503
+
+
+async def test_the_delay_ends_by_itself_and_a_server_without_a_model_has_none(settings: SettingsMaker) -> None:
+    def broken() -> FakeClassifier:
+        raise ValueError
+
+    async with running(settings(drain_delay_ms=200)) as app:
+        started = asyncio.get_running_loop().time()
+        await app.service.drain()
+        assert asyncio.get_running_loop().time() - started >= 0.2
+    async with running(settings(drain_delay_ms=600_000), broken) as app:
+        await app.service.drain()
+
+
+async def test_whoever_waits_for_the_model_is_told_what_became_of_it(settings: SettingsMaker) -> None:
+    told: list[str] = []
+
+    def broken() -> FakeClassifier:
+        raise ValueError
+
+    for open_classifier in (FakeClassifier, broken):
+        _, service = create_app(settings(), open_classifier, lambda model: told.append(model.identity), lambda: told.append("none"))
+        async with service.running():
+            await until(lambda service=service: service.readiness.phase is not Phase.STARTING)  # type: ignore[misc]
+    assert told == [FakeClassifier.identity, "none"]
