@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from batching import Priority
 from models.types import Prediction
 from server.http.body import read_body, unless_disconnected
+from server.http.content import fault_of
 from server.http.errors import RequestError
 from server.http.rendering import render_json
 from server.http.request_id import request_id_of
@@ -74,6 +75,8 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     try:
         raw: object = orjson.loads(content)
     except orjson.JSONDecodeError as error:
+        if (fault := fault_of(content)) is not None:
+            raise fault from error
         raise RequestError(400, "malformed_json", f"the body is not JSON: {error.msg} (character {error.pos})") from error
     if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in _Body.model_fields), None)) is not None:
         raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")

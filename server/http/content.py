@@ -50,6 +50,19 @@ def decode(body: bytes, headers: Headers, limit: int) -> bytes:
     return body.removeprefix(codecs.BOM_UTF8)
 
 
+def fault_of(body: bytes) -> RequestError | None:
+    """Why a body that is not JSON cannot be, if it is not a text in UTF-8 at all; to be asked when parsing has failed."""
+    if body.startswith(b"\x1f\x8b"):
+        return RequestError(400, "malformed_body", "the body is gzip data; say so with Content-Encoding: gzip")
+    if body[:1] == b"\0" or body[1:2] == b"\0":
+        return _unsupported_charset("UTF-16 or UTF-32")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return RequestError(400, "malformed_json", f"the body is not valid UTF-8 (byte {error.start})")
+    return None
+
+
 def too_large(limit: int) -> RequestError:
     """The error for a body over `limit` bytes."""
     return RequestError(413, "body_too_large", f"the body is over {limit} bytes", {"Connection": "close"})

@@ -39,6 +39,8 @@ FRAMING_RATIO = 8
 # How long a client that was refused may go on sending before its connection is closed.
 LINGER_SECONDS = 1.0
 END_OF_HEAD = b"\r\n\r\n"
+# Not allowed, but whoever sends it has sent all of its head, and is to hear of it now.
+END_OF_HEAD_IN_LINE_FEEDS = b"\n\n"
 # RFC 3986, 3.2: a name, an IPv4 or IPv6 address, perhaps a port.
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
@@ -158,7 +160,7 @@ class Protocol(HttpToolsProtocol):
             if (len(data) if end < 0 else end) > HEAD_BYTES:
                 self._refuse_head()
                 return
-            if end < 0:
+            if end < 0 and END_OF_HEAD_IN_LINE_FEEDS not in data:
                 self._held = data
                 self._unset_keepalive_if_required()
                 self._expect_head()
@@ -205,6 +207,9 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = False
         self._forget_head_timer()
         if self._is_refused:
+            return
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(400, "malformed_request", "CONNECT is for proxies, which this server is not")
             return
         if self.parser.should_upgrade():
             # A pipelined request, whose head was not held back. Its body would be taken for something else, the next request even.

@@ -76,7 +76,7 @@ async def test_server_timing_names_all_stations_in_milliseconds(app: Application
     [
         (b"", 400, "malformed_json", "the body is not JSON"),
         (b"{", 400, "malformed_json", "the body is not JSON"),
-        (b'{"text": "\xff"}', 400, "malformed_json", "the body is not JSON"),
+        (b'{"text": "\xff"}', 400, "malformed_json", "the body is not valid UTF-8 (byte 10)"),
         (b'{"text": "\\ud800"}', 400, "malformed_json", "the body is not JSON"),
         (b"[" * 1500, 400, "malformed_json", "the body is not JSON"),
         (b'{"texts": []}', 400, "empty_texts", "texts is empty"),

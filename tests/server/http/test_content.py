@@ -126,3 +126,21 @@ async def test_a_compressed_request_is_answered_and_its_answer_is_not_compressed
         assert (bomb.status_code, bomb.json()["error"]["code"]) == (413, "body_too_large")
         other = await app.client.post("/classify", content=BODY, headers={"Content-Encoding": "br"})
         assert (other.status_code, other.headers["accept-encoding"]) == (415, ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        (gzip.compress(BODY), 400, "malformed_body", "the body is gzip data; say so with Content-Encoding: gzip"),
+        (BODY.decode().encode("utf-16-le"), 415, "unsupported_charset", "the body is in UTF-16 or UTF-32; it must be in UTF-8"),
+        (BODY.decode().encode("utf-32-be"), 415, "unsupported_charset", "the body is in UTF-16 or UTF-32; it must be in UTF-8"),
+        ('{"text": "caf\xe9"}'.encode("latin-1"), 400, "malformed_json", "the body is not valid UTF-8 (byte 13)"),
+    ],
+)
+async def test_a_body_that_is_no_text_in_utf_8_is_told_so(
+    settings: Callable[..., Settings], body: bytes, status: int, code: str, message: str
+) -> None:
+    async with running(settings()) as app:
+        response = await app.client.post("/classify", content=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["message"]) == (status, code, message)

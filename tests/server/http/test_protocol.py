@@ -275,6 +275,7 @@ def wait_for_metric(process: Process, name: str, wanted: float) -> None:
         (b"Host: a\r\nContent-Length: +2\r\n", ""),
         (b"Host: a\r\n folded: line\r\n", ""),
         (b"Host : a\r\n", ""),
+        (b"Host: a\n\nGET", ""),
     ],
 )
 def test_a_head_that_http_1_1_does_not_allow_is_refused_and_nothing_after_it_is_read(
@@ -321,3 +322,9 @@ def test_a_connection_goes_on_after_a_body_that_came_after_its_answer(server: Pr
             time.sleep(0.02)
         client.sendall(b"\r\n" + POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
         assert b'"billing"' in client.makefile("rb").read()
+
+
+def test_connect_and_other_versions_are_refused_at_once(server: Process) -> None:
+    assert b"CONNECT is for proxies" in everything(server, b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert everything(server, b"GET /health HTTP/1.1\nHost: x\n\n").startswith(b"HTTP/1.1 400 ")
+    assert everything(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400 ")
