@@ -63,8 +63,8 @@ def _latencies(axes: Axes, comparison: Comparison) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=0)
-    axes.set_xlabel("offered, texts/s", color=INK)
-    axes.set_title("p99 of the answers, by the rate offered", loc="left", fontsize=12, color=INK)
+    axes.set_xlabel("offered rate, texts/s", color=INK)
+    axes.set_title("p99 latency over the offered rate", loc="left", fontsize=12, color=INK)
     _plain(axes, "both")
 
 

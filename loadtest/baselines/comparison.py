@@ -20,10 +20,10 @@ OURS, OURS_WINDOW = "ours", "ours-window"
 SYSTEMS: Final = (OURS, OURS_WINDOW, "no-batching", "article", "usual-recipe")
 TITLES: Final[Mapping[str, str]] = {
     OURS: "SupportBot",
-    OURS_WINDOW: "SupportBot, strict 40 ms window",
-    "no-batching": "no batching, a thread for each core",
-    "article": "the article's wrapper, a batch per request",
-    "usual-recipe": "the usual recipe: 40 ms, 32 texts, padded",
+    OURS_WINDOW: "SupportBot, fixed 40 ms window",
+    "no-batching": "no batching, one thread per core",
+    "article": "one padded batch per request",
+    "usual-recipe": "a padded micro-batcher (40 ms, 32 texts)",
 }
 # The rates offered to all, as shares of what ours can do.
 SHARES: Final[Mapping[str, float]] = {"light": 0.1, "half": 0.5, "80 %": 0.8, "overload": 1.5}

@@ -438,7 +438,7 @@ def test_tables_show_medians_with_least_and_most_in_the_order_of_the_systems(com
     assert len(cells(page.details(comparison))) == 2 + len(SYSTEMS) * len(SHARES)
     assert cells(page.agreement(comparison))[2] == ["SupportBot", "200", "98.0%", "90.0%"]
     assert cells(page.alone(comparison))[2][1:] == ["1.5", "4.0", "800"]
-    assert "is 3.0 times that of no batching, a thread for each core; 4.0 times" in page.ratios(comparison)
+    assert "is 3.0 times that of no batching, one thread per core; 4.0 times" in page.ratios(comparison)
 
 
 def test_only_what_is_between_the_comments_is_replaced(tmp_path: Path) -> None:
