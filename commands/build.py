@@ -46,8 +46,8 @@ def build(
     engine: Annotated[
         EngineChoice,
         typer.Option(
-            help="packed: padding-free, for BERT, DistilBERT, RoBERTa, XLM-R. padded: traced, needs torch and transformers. auto:"
-            " packed where there is one."
+            help="packed: padding-free, for BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT. padded: traced, needs torch and"
+            " transformers. auto: packed where there is one."
         ),
     ] = EngineChoice.AUTO,
     calibration: Annotated[
@@ -84,7 +84,7 @@ def build(
 
     try:
         from models.making.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
-        from models.making.checkpoint import CheckpointError
+        from models.making.config import CheckpointError
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
     try:

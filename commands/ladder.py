@@ -36,7 +36,7 @@ def ladder(
 
         supportbot ladder --shape distilbert
     """
-    from models.making.checkpoint import CheckpointError
+    from models.making.config import CheckpointError
 
     try:
         import torch  # noqa: F401 - before minutes of work

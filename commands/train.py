@@ -77,6 +77,7 @@ def train(
     try:
         import torch
 
+        from models.making.config import CheckpointError
         from models.making.train import TrainingError, TrainingOptions, default_base
         from models.making.train import train as run
     except ImportError as error:
@@ -98,7 +99,7 @@ def train(
     try:
         with progress_bar(transient=False) as progress:
             run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs))
-    except (TrainingError, DatasetError, OSError) as error:
+    except (TrainingError, CheckpointError, DatasetError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues after the last finished epoch", 130)
@@ -125,6 +126,10 @@ class TrainingBar:
             f"epoch {result.epoch}: loss {result.loss:.4f}, dev accuracy {result.dev_accuracy:.4f},"
             f" dev macro-F1 {result.dev_macro_f1:.4f}{' (best so far)' if best else ''}"
         )
+
+    def note(self, text: str) -> None:
+        """A sentence about the base."""
+        say(text)
 
 
 def _weighted(name: str) -> tuple[Path, float]:

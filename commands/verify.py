@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from commands.console import fail, progress_bar, stderr
+from commands.console import fail, progress_bar, say, stderr
 from models.bundle import MANIFEST, BundleError
 from models.tables import TableError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from models.classifier import Classifier
+    from models.making.tokens import Comparison
     from models.making.verify import Bounds, Measured, Report
 
 NEEDS_ONNX = "a checkpoint as reference needs onnx and safetensors: run `make setup-build`, or install supportbot[build]"
@@ -57,7 +59,8 @@ def verify(
     """Check a bundle: hashes, golden texts, and with --data its quality, its nearness to a reference, and what batch-mates change.
 
     Exit status 0 when everything holds, 1 when a check or a bound fails. Needs neither torch nor transformers; a checkpoint as
-    reference runs in fp32 at the bundle's temperature and needs onnx and safetensors.
+    reference runs in fp32 at the bundle's temperature and needs onnx and safetensors. Where transformers is installed, the token
+    ids of texts that tokenizers disagree about are compared with those of the checkpoint's own tokenizer.
 
     Example:
 
@@ -70,6 +73,7 @@ def verify(
     _demand(bounds, data, reference, compositions)
     classifier = _open(bundle)
     other = _open_reference(reference, classifier) if reference else None
+    tokens = _compare_tokens(reference, classifier) if reference and _is_checkpoint(reference) else None
     try:
         with progress_bar() as progress:
             sets = {
@@ -84,13 +88,26 @@ def verify(
             )
     except (DatasetError, TableError) as error:
         fail(str(error))
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):  # its exceptions share no public base class
+            raise
+        fail(f"the graph fails: {' '.join(str(error).split())[:300]}; build the bundle again", 1)
     faults = report.faults(bounds)
+    if tokens is not None and tokens.differences:
+        faults.append(str(tokens))
     goldens = len(classifier.manifest.goldens)
     if as_json:
-        head = {"model": classifier.identity, "goldens": goldens, "reference": other.identity if other else None}
+        head = {
+            "model": classifier.identity,
+            "goldens": goldens,
+            "reference": other.identity if other else None,
+            "tokens": asdict(tokens) if tokens else None,
+        }
         typer.echo(json.dumps(head | report.as_json() | {"bounds": asdict(bounds), "faults": faults}, indent=2))
     else:
         stderr.print(f"{classifier.identity}: hashes and {goldens} golden texts hold")
+        if tokens is not None and not tokens.differences:
+            stderr.print(escape(str(tokens)))
         _show(report, classifier.labels, other.identity if other else "")
     if faults:
         fail("\n".join(faults), 1)
@@ -119,11 +136,23 @@ def _open(folder: Path) -> Classifier:
     return classifier
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    return not (folder / MANIFEST).exists() and (folder / "config.json").is_file()
+
+
+def _compare_tokens(folder: Path, classifier: Classifier) -> Comparison | None:
+    from models.making.tokens import NotCompared, compare_tokens
+
+    manifest = classifier.manifest
+    try:
+        return compare_tokens(folder, classifier.encode, manifest.max_length, [golden.text for golden in manifest.goldens])
+    except NotCompared as error:
+        say(f"token ids were not compared: {error}")
+    return None
+
+
 def _open_reference(folder: Path, classifier: Classifier) -> Classifier:
-    is_checkpoint = not (folder / MANIFEST).exists() and all(
-        (folder / name).is_file() for name in ("config.json", "model.safetensors")
-    )
-    other = _open_checkpoint(folder, classifier) if is_checkpoint else _open(folder)
+    other = _open_checkpoint(folder, classifier) if _is_checkpoint(folder) else _open(folder)
     if other.labels != classifier.labels:
         fail(f"the labels differ: {classifier.labels} and {other.labels}")
     return other
@@ -132,7 +161,7 @@ def _open_reference(folder: Path, classifier: Classifier) -> Classifier:
 def _open_checkpoint(folder: Path, classifier: Classifier) -> Classifier:
     try:
         from models.making.builder import open_checkpoint
-        from models.making.checkpoint import CheckpointError, UnsupportedEncoder
+        from models.making.config import CheckpointError, UnsupportedEncoder
     except ImportError as error:
         fail(f"{NEEDS_ONNX} ({error})")
     try:
@@ -162,7 +191,6 @@ def _show(report: Report, labels: tuple[str, ...], reference: str) -> None:
 
 
 def _show_set(console: Console, name: str, measured: Measured, labels: tuple[str, ...], reference: str) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     judged, compared = measured.quality, measured.agreement

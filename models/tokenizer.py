@@ -17,7 +17,10 @@ class TokenizerError(ValueError):
 
 
 class Tokenizer:
-    """Encodes one text at a time; truncates at `max_length` tokens and never pads. Thread-safe: encoding changes nothing."""
+    """Encodes one text at a time; truncates at `max_length` tokens and never pads. Thread-safe: encoding changes nothing.
+
+    Long texts lose their end, or their beginning where the file's own truncation has the direction "Left".
+    """
 
     def __init__(self, content: bytes, max_length: int) -> None:
         try:
@@ -26,7 +29,9 @@ class Tokenizer:
             raise TokenizerError(f"not a tokenizer.json: {error}") from error
         # The file may carry settings of its own (all-MiniLM's pads and truncates at 128).
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        direction = str((self._tokenizer.truncation or {}).get("direction", "right")).lower()
+        self._tokenizer.enable_truncation(max_length, direction=direction)
+        self._keeps_end = direction == "left"
         self._max_length = max_length
         self._specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
@@ -40,9 +45,12 @@ class Tokenizer:
 
         Raises `BlankTextError` when nothing but special tokens is left.
         """
-        encoded = self._tokenizer.encode(text[: self._max_length * FIRST_CUT])
+        encoded = self._tokenizer.encode(self._cut(text, self._max_length * FIRST_CUT))
         if len(text) > self._max_length * FIRST_CUT and not encoded.overflowing:
-            encoded = self._tokenizer.encode(text[: self._max_length * LAST_CUT])
+            encoded = self._tokenizer.encode(self._cut(text, self._max_length * LAST_CUT))
         if len(encoded.ids) <= self._specials:
             raise BlankTextError
         return Encoding(tuple(encoded.ids), bool(encoded.overflowing) or len(text) > self._max_length * LAST_CUT)
+
+    def _cut(self, text: str, characters: int) -> str:
+        return text[-characters:] if self._keeps_end else text[:characters]

@@ -34,14 +34,18 @@ from models.classifier import Classifier, softmax
 from models.hashing import sha256_of_file
 from models.making.calibrate import make_recipes
 from models.making.card import render_card
-from models.making.checkpoint import Checkpoint, CheckpointError, UnsupportedEncoder, read_checkpoint
+from models.making.checkpoint import SHORTEST_LIMIT, Checkpoint, read_checkpoint
+from models.making.config import CheckpointError, UnsupportedEncoder
 from models.making.dataset import Example, read_examples
 from models.making.encoder import FAMILIES, Encoder, read_encoder
 from models.making.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
+from models.making.formats import WEIGHTS
 from models.making.graph import Writer
 from models.making.metrics import Floats
+from models.making.tokens import NotCompared, compare_tokens
+from models.making.weights import weight_files
 from models.tokenizer import Tokenizer, TokenizerError
-from models.types import BlankTextError
+from models.types import BlankTextError, Encoding
 
 # Texts whose logits the manifest records, unless the caller names others. One is longer than most limits, to cover truncation.
 GOLDEN_TEXTS = (
@@ -126,10 +130,13 @@ def build_bundle(
         raise BuildError(f"{out} exists; choose another folder or remove it")
     _check_options(options)
     checkpoint = read_checkpoint(checkpoint_folder, options.max_length)
+    for note in checkpoint.notes:
+        say(note)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-") as temporary:
         work = Path(temporary)
-        graphs = _packed_graphs(checkpoint, options, dev, say) or _padded_graphs(checkpoint, options, work, say)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by trying the graph
+            graphs = _packed_graphs(checkpoint, options, dev, say) or _padded_graphs(checkpoint, options, work, say)
         manifest = _finish(checkpoint, graphs, options, dev, tests, say)
         folder = work / "bundle"
         folder.mkdir()
@@ -162,7 +169,7 @@ def _packed_graphs(
         say(f"there is no padding-free graph for {family!r} (only for {', '.join(FAMILIES)}): tracing it, with padded passes")
         return None
     try:
-        encoder, tokenizer = _encoder(checkpoint)
+        encoder, tokenizer = _encoder(checkpoint, say)
     except UnsupportedEncoder as error:
         raise UnsupportedEncoder(f"{error}; --engine padded traces the model instead") from error
     say(f"writing the padding-free graph of a {encoder.family} with {len(encoder.layers)} layers of {encoder.hidden}")
@@ -186,7 +193,7 @@ def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, sa
     _tokenizer(checkpoint, checkpoint.config.integer("vocab_size"))
     say("tracing the fp32 graph")
     fp32, int8 = work / "fp32.onnx", work / "int8.onnx"
-    trace(checkpoint.folder, checkpoint.max_length, fp32)
+    trace(checkpoint.folder, checkpoint.max_length, fp32, say)
     if options.precision == "fp32":
         return _Graphs("padded", fp32.read_bytes(), fp32.read_bytes())
     say("quantizing to INT8")
@@ -194,9 +201,9 @@ def _padded_graphs(checkpoint: Checkpoint, options: BuildOptions, work: Path, sa
     return _Graphs("padded", fp32.read_bytes(), int8.read_bytes())
 
 
-def _encoder(checkpoint: Checkpoint) -> tuple[Encoder, Tokenizer]:
+def _encoder(checkpoint: Checkpoint, say: Callable[[str], None] = lambda _: None) -> tuple[Encoder, Tokenizer]:
     """The weights, with as many positions as are read, and the tokenizer that goes with them. Raises `CheckpointError`."""
-    encoder = read_encoder(checkpoint.folder)
+    encoder = read_encoder(checkpoint.folder, say)
     if encoder.parameters * 4 > MAX_FILE_BYTES - MARGIN_BYTES:
         raise CheckpointError(
             f"{checkpoint.folder}: {encoder.parameters / 1e6:.0f} million parameters; an ONNX graph ends at 2 GiB, some 530 million"
@@ -215,7 +222,10 @@ def _tokenizer(checkpoint: Checkpoint, words: int) -> Tokenizer:
     except TokenizerError as error:
         raise CheckpointError(f"{checkpoint.folder / TOKENIZER}: {error}") from error
     if tokenizer.vocabulary > words:
-        raise CheckpointError(f"tokenizer.json has token ids up to {tokenizer.vocabulary - 1}, the model {words} words: not a pair")
+        raise CheckpointError(
+            f"tokenizer.json has token ids up to {tokenizer.vocabulary - 1}, the model {words} words: not a pair; if tokens were"
+            " added to the tokenizer after training, take them out again"
+        )
     return tokenizer
 
 
@@ -263,6 +273,9 @@ def _finish(
     draft = _draft(checkpoint, graphs, options)
     built = Classifier(Bundle(draft, model, tokenizer))
     fp32 = Classifier(Bundle(draft, graphs.fp32, tokenizer))
+    _try_lengths(fp32, built)
+    say("comparing token ids with the checkpoint's own tokenizer")
+    tokens = _tokens(checkpoint, built, options.goldens, say)
     temperature = 1.0
     calibration: dict[str, JsonValue] = {}
     if dev:
@@ -278,7 +291,7 @@ def _finish(
         update={
             "temperature": temperature,
             "goldens": goldens,
-            "provenance": _provenance(checkpoint.folder, graphs.engine, options),
+            "provenance": _provenance(checkpoint.folder, graphs.engine, options) | {"tokens": tokens},
             "verification": {"calibration": calibration} | _verify(built, fp32, temperature, tests, say),
         }
     )
@@ -320,6 +333,37 @@ def _verify(
     }
 
 
+def _try_lengths(*classifiers: Classifier) -> None:
+    """Raise `BuildError` unless each takes texts of the shortest and longest length, alone and together, with finite logits."""
+    for classifier in classifiers:
+        ids = classifier.encode("a").ids
+        shortest, longest = (
+            Encoding((ids * length)[:length], truncated=False) for length in (SHORTEST_LIMIT, classifier.max_length)
+        )
+        for batch in ([shortest], [longest], [longest, shortest]):
+            try:
+                logits = classifier.logits(batch)
+            except Exception as error:  # the runtime's exceptions share no public base class
+                reason = " ".join(str(error).split())[:300]
+                raise BuildError(f"the graph fails on a text of {len(batch[0])} tokens: {reason}; try --max-length") from error
+            if not np.isfinite(logits).all():
+                raise BuildError(
+                    f"the graph gives values that are not finite for a text of {len(batch[0])} tokens: the weights are too large,"
+                    " or were damaged in training"
+                )
+
+
+def _tokens(checkpoint: Checkpoint, built: Classifier, texts: Sequence[str], say: Callable[[str], None]) -> JsonValue:
+    """Compare the bundle's token ids with those of transformers; the record for the manifest. A difference is said, not refused."""
+    try:
+        compared = compare_tokens(checkpoint.folder, built.encode, checkpoint.max_length, texts)
+    except NotCompared as error:
+        say(f"token ids were not compared: {error}")
+        return None
+    say(f"{'WARNING: ' if compared.differences else ''}{compared}")
+    return {"compared_with": compared.tokenizer, "texts": compared.texts, "different": len(compared.differences)}
+
+
 def _golden(classifier: Classifier, text: str) -> Golden:
     try:
         encoding = classifier.encode(text)
@@ -351,11 +395,17 @@ def _provenance(source: Path, engine: EngineName, options: BuildOptions) -> dict
         packages += ["torch", "transformers"]
     return {
         "created": datetime.now(UTC).date().isoformat(),
-        "checkpoint_sha256": sha256_of_file(source / "model.safetensors"),
+        "checkpoint_sha256": _hash(source),
         "python": platform.python_version(),
         "packages": {name: installed_version(name) for name in packages},
         **options.provenance,
     }
+
+
+def _hash(source: Path) -> JsonValue:
+    """The SHA-256 of the weights; by file where they are in several."""
+    hashes = {file.name: sha256_of_file(file) for file in weight_files(source)}
+    return hashes[WEIGHTS] if list(hashes) == [WEIGHTS] else dict(hashes)
 
 
 def _record(content: bytes) -> FileRecord:

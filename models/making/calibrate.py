@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from models import passes
 from models.engines import open_session
+from models.making.config import CheckpointError
 from models.making.encoder import Encoder
 from models.making.graph import Writer
 from models.making.quantize import LEAST, Recipe, by_row, fixed
@@ -27,7 +28,10 @@ TEXTS_PER_PASS: Final = 8
 def make_recipes(
     encoder: Encoder, encodings: Sequence[Encoding], *, reduce_range: bool = False, writer: type[Writer] = Writer
 ) -> dict[str, Recipe]:
-    """A recipe for each product of the graph that `writer` makes of the encoder, from encodings of typical texts."""
+    """A recipe for each product of the graph that `writer` makes of the encoder, from encodings of typical texts.
+
+    Raises `CheckpointError` where the model computes values that are not finite.
+    """
     probing = writer(encoder, probe=True)
     session = open_session(probing.write().SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     inputs = list(dict.fromkeys(tensor for tensor, _ in probing.probes.values()))
@@ -41,6 +45,8 @@ def make_recipes(
             keep = max(1, round(len(values) * share))
             rows[name].append(values[np.linspace(0, len(values) - 1, keep).astype(np.int64)])
     samples = {name: np.concatenate(parts) for name, parts in rows.items()}
+    if broken := [name for name, (tensor, _) in probing.probes.items() if not np.isfinite(samples[tensor]).all()]:
+        raise CheckpointError(f"the model computes values that are not finite before {broken[0]}: damaged or too large weights")
     recipes: dict[str, Recipe] = {}
     for name, (tensor, dense) in probing.probes.items():
         kind = name.rpartition(".")[2]

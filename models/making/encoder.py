@@ -1,22 +1,23 @@
 """A Hugging Face checkpoint folder as one record of weights, whatever its family: BERT, DistilBERT, RoBERTa.
 
-Reads `config.json` and `model.safetensors` with neither torch nor transformers. What the config asks and the graph cannot do, and
-any tensor that nobody reads, is an error that names it: a model is built exactly or not at all.
+Reads `config.json` and the weights with neither torch nor transformers. What the config asks and the graph cannot do, and any
+tensor of the encoder or its head that nobody reads, is an error that names it: a model is built exactly or not at all. Tensors
+that belong to something else, such as the head of the pretraining, are left out and named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from models.making.checkpoint import CheckpointError, Config, UnsupportedEncoder, label_names, padding_id, read_config
+from models.making.config import CheckpointError, Config, UnsupportedEncoder, label_names, padding_id, read_config
+from models.making.formats import WEIGHTS
+from models.making.weights import Floats, Tensors, read_tensors
 
-Floats = npt.NDArray[np.float32]
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 
 
@@ -26,6 +27,12 @@ class Dense:
 
     weight: Floats
     bias: Floats
+
+    @classmethod
+    def read(cls, tensors: Tensors, name: str, inputs: int, outputs: int) -> Self:
+        """A linear layer, which checkpoints keep as [outputs, inputs]. Raises `CheckpointError`."""
+        weight = np.ascontiguousarray(tensors(f"{name}.weight", outputs, inputs).T)
+        return cls(weight, tensors(f"{name}.bias", outputs))
 
 
 # Products, each with the activation that follows it.
@@ -38,6 +45,11 @@ class Norm:
 
     gamma: Floats
     beta: Floats
+
+    @classmethod
+    def read(cls, tensors: Tensors, name: str, width: int) -> Self:
+        """Raises `CheckpointError`."""
+        return cls(tensors(f"{name}.weight", width), tensors(f"{name}.bias", width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,58 +98,8 @@ class Encoder:
         return int(tables + len(self.layers) * sum(dense.weight.size for dense in products))
 
 
-class Tensors:
-    """The tensors of a checkpoint by name; remembers which were read."""
-
-    def __init__(self, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._tensors = tensors
-        self._read: set[str] = set()
-
-    def __call__(self, name: str, *shape: int) -> Floats:
-        """One tensor in fp32. Raises `CheckpointError` when it is missing, not finite, or of another shape (-1 fits any size)."""
-        if name not in self._tensors:
-            raise CheckpointError(f"model.safetensors: no tensor {name!r}")
-        value = self._tensors[name]
-        if len(value.shape) != len(shape) or any(want not in (-1, have) for want, have in zip(shape, value.shape, strict=True)):
-            raise CheckpointError(f"model.safetensors: {name!r} has shape {list(value.shape)}, the config asks for {list(shape)}")
-        self._read.add(name)
-        value = np.asarray(value, dtype=np.float32)
-        if not np.isfinite(value).all():
-            raise CheckpointError(f"model.safetensors: {name!r} has values that are not finite")
-        return value
-
-    def dense(self, name: str, inputs: int, outputs: int) -> Dense:
-        """A linear layer, which checkpoints keep as [outputs, inputs]."""
-        weight = np.ascontiguousarray(self(f"{name}.weight", outputs, inputs).T)
-        return Dense(weight, self(f"{name}.bias", outputs))
-
-    def norm(self, name: str, width: int) -> Norm:
-        """A layer normalization."""
-        return Norm(self(f"{name}.weight", width), self(f"{name}.bias", width))
-
-    def unread(self) -> list[str]:
-        """Tensors nobody asked for; index buffers that old checkpoints carry do not count."""
-        ignored = ("position_ids", "token_type_ids")
-        return sorted(name for name in self._tensors if name not in self._read and not name.endswith(ignored))
-
-
-def read_tensors(folder: Path) -> Tensors:
-    """Read `model.safetensors`. Raises `CheckpointError`."""
-    from safetensors import SafetensorError, safe_open
-
-    file = folder / "model.safetensors"
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    try:
-        with safe_open(file, framework="np") as stream:
-            for name in stream.keys():  # noqa: SIM118 - it is no mapping
-                kind = stream.get_slice(name).get_dtype()
-                if kind not in {"F64", "F32", "F16", "I64"}:
-                    raise UnsupportedEncoder(f"{file}: {name!r} has type {kind}; save the checkpoint in float32 or float16")
-                tensors[name] = stream.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: {error}") from error
-    return Tensors(tensors)
-
+# Tensors that a message names before it counts the others.
+MOST_NAMED: Final = 10
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "gelu": "gelu",
@@ -148,24 +110,46 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = {
 }
 
 
-def read_encoder(folder: Path) -> Encoder:
-    """The weights of a checkpoint folder.
+def read_encoder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Encoder:
+    """The weights of a checkpoint folder; `say` gets a sentence that names what was left out.
 
     Raises `UnsupportedEncoder` for another architecture or an option that the graph does not have, `CheckpointError` for files
-    that are missing, damaged or do not fit together.
+    that are missing, damaged or do not fit together, and for an encoder without a classification head.
     """
     config = read_config(folder)
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise UnsupportedEncoder(f"config.json: model_type = {family!r} is not supported (only {', '.join(map(repr, FAMILIES))})")
+    name = str(config.get("model_type"))
+    if name not in FAMILIES:
+        raise UnsupportedEncoder(f"config.json: model_type = {name!r} is not supported (only {', '.join(map(repr, FAMILIES))})")
     config.demand("pruned_heads", {}, [])
+    family = FAMILIES[name]
     tensors = read_tensors(folder)
-    encoder = FAMILIES[family](config, tensors, len(label_names(config)))
-    if unread := tensors.unread():
-        raise UnsupportedEncoder(f"model.safetensors: tensors with no place in a {family} classifier: {', '.join(unread[:5])}")
+    if missing := [tensor for tensor in family.head if tensor not in tensors]:
+        raise CheckpointError(no_head(folder, config, f"no tensor {missing[0]!r}"))
+    encoder = family.read(config, tensors, len(label_names(config)))
+    unread = tensors.unread()
+    if odd := [tensor for tensor in unread if family.claims(tensor)]:
+        raise CheckpointError(f"{WEIGHTS}: tensors with no place in a {name} classifier: {', '.join(odd[:5])}")
+    if unread:
+        say(left_out(unread, name))
     if encoder.hidden % encoder.heads:
         raise CheckpointError(f"config.json: a hidden size of {encoder.hidden} cannot be divided into {encoder.heads} heads")
     return encoder
+
+
+def no_head(folder: Path, config: Config, reason: str) -> str:
+    """The message for an encoder that was never trained to classify, or for another task."""
+    made_as = config.get("architectures")
+    kind = f"{', '.join(map(str, made_as))}, " if isinstance(made_as, list) and made_as else ""
+    return (
+        f"{folder} has no classification head ({kind}{reason}); this makes one from your labelled texts:"
+        f" supportbot train --base {folder} --data FILE --out CHECKPOINT"
+    )
+
+
+def left_out(names: Sequence[str], family: str) -> str:
+    """A sentence for tensors that a classifier of the family never reads."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"left out {len(names)} tensors that the {family} classifier never reads: {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _activation(config: Config, name: str) -> Activation:
@@ -176,8 +160,8 @@ def _activation(config: Config, name: str) -> Activation:
 def _bert(config: Config, tensors: Tensors, labels: int) -> Encoder:
     width = config.integer("hidden_size", 768)
     head: Head = (
-        (tensors.dense("bert.pooler.dense", width, width), "tanh"),
-        (tensors.dense("classifier", width, labels), None),
+        (Dense.read(tensors, "bert.pooler.dense", width, width), "tanh"),
+        (Dense.read(tensors, "classifier", width, labels), None),
     )
     return _bert_like(config, tensors, "bert", head, skipped_positions=0)
 
@@ -185,8 +169,8 @@ def _bert(config: Config, tensors: Tensors, labels: int) -> Encoder:
 def _roberta(config: Config, tensors: Tensors, labels: int) -> Encoder:
     width = config.integer("hidden_size", 768)
     head: Head = (
-        (tensors.dense("classifier.dense", width, width), "tanh"),
-        (tensors.dense("classifier.out_proj", width, labels), None),
+        (Dense.read(tensors, "classifier.dense", width, width), "tanh"),
+        (Dense.read(tensors, "classifier.out_proj", width, labels), None),
     )
     # RoBERTa numbers positions from the padding token's id + 1.
     return _bert_like(config, tensors, "roberta", head, skipped_positions=int(padding_id(config)) + 1)
@@ -210,21 +194,21 @@ def _bert_like(
     def layer(number: int) -> Layer:
         name = f"{prefix}.encoder.layer.{number}"
         return Layer(
-            query=tensors.dense(f"{name}.attention.self.query", width, width),
-            key=tensors.dense(f"{name}.attention.self.key", width, width),
-            value=tensors.dense(f"{name}.attention.self.value", width, width),
-            output=tensors.dense(f"{name}.attention.output.dense", width, width),
-            norm1=tensors.norm(f"{name}.attention.output.LayerNorm", width),
-            up=tensors.dense(f"{name}.intermediate.dense", width, inner),
-            down=tensors.dense(f"{name}.output.dense", inner, width),
-            norm2=tensors.norm(f"{name}.output.LayerNorm", width),
+            query=Dense.read(tensors, f"{name}.attention.self.query", width, width),
+            key=Dense.read(tensors, f"{name}.attention.self.key", width, width),
+            value=Dense.read(tensors, f"{name}.attention.self.value", width, width),
+            output=Dense.read(tensors, f"{name}.attention.output.dense", width, width),
+            norm1=Norm.read(tensors, f"{name}.attention.output.LayerNorm", width),
+            up=Dense.read(tensors, f"{name}.intermediate.dense", width, inner),
+            down=Dense.read(tensors, f"{name}.output.dense", inner, width),
+            norm2=Norm.read(tensors, f"{name}.output.LayerNorm", width),
         )
 
     return Encoder(
         family=str(config.get("model_type")),
         words=tensors(f"{embeddings}.word_embeddings.weight", -1, width),
         positions=positions[skipped_positions:] + types[0],
-        norm=tensors.norm(f"{embeddings}.LayerNorm", width),
+        norm=Norm.read(tensors, f"{embeddings}.LayerNorm", width),
         layers=tuple(map(layer, range(config.integer("num_hidden_layers", 12)))),
         heads=config.integer("num_attention_heads", 12),
         activation=_activation(config, "hidden_act"),
@@ -239,14 +223,14 @@ def _distilbert(config: Config, tensors: Tensors, labels: int) -> Encoder:
     def layer(number: int) -> Layer:
         name = f"distilbert.transformer.layer.{number}"
         return Layer(
-            query=tensors.dense(f"{name}.attention.q_lin", width, width),
-            key=tensors.dense(f"{name}.attention.k_lin", width, width),
-            value=tensors.dense(f"{name}.attention.v_lin", width, width),
-            output=tensors.dense(f"{name}.attention.out_lin", width, width),
-            norm1=tensors.norm(f"{name}.sa_layer_norm", width),
-            up=tensors.dense(f"{name}.ffn.lin1", width, inner),
-            down=tensors.dense(f"{name}.ffn.lin2", inner, width),
-            norm2=tensors.norm(f"{name}.output_layer_norm", width),
+            query=Dense.read(tensors, f"{name}.attention.q_lin", width, width),
+            key=Dense.read(tensors, f"{name}.attention.k_lin", width, width),
+            value=Dense.read(tensors, f"{name}.attention.v_lin", width, width),
+            output=Dense.read(tensors, f"{name}.attention.out_lin", width, width),
+            norm1=Norm.read(tensors, f"{name}.sa_layer_norm", width),
+            up=Dense.read(tensors, f"{name}.ffn.lin1", width, inner),
+            down=Dense.read(tensors, f"{name}.ffn.lin2", inner, width),
+            norm2=Norm.read(tensors, f"{name}.output_layer_norm", width),
         )
 
     return Encoder(
@@ -255,21 +239,43 @@ def _distilbert(config: Config, tensors: Tensors, labels: int) -> Encoder:
         positions=tensors(
             "distilbert.embeddings.position_embeddings.weight", config.integer("max_position_embeddings", 512), width
         ),
-        norm=tensors.norm("distilbert.embeddings.LayerNorm", width),
+        norm=Norm.read(tensors, "distilbert.embeddings.LayerNorm", width),
         layers=tuple(map(layer, range(config.integer("n_layers", 6)))),
         heads=config.integer("n_heads", 12),
         activation=_activation(config, "activation"),
         epsilon=1e-12,  # DistilBERT's own constant; its config has no such key
         head=(
-            (tensors.dense("pre_classifier", width, width), "relu"),
-            (tensors.dense("classifier", width, labels), None),
+            (Dense.read(tensors, "pre_classifier", width, width), "relu"),
+            (Dense.read(tensors, "classifier", width, labels), None),
         ),
     )
 
 
-FAMILIES: Final[Mapping[str, Callable[[Config, Tensors, int], Encoder]]] = {
-    "bert": _bert,
-    "distilbert": _distilbert,
-    "roberta": _roberta,
-    "xlm-roberta": _roberta,
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How an architecture's weights are read: by `read`; its encoder's tensors begin with `prefix`, `head` are the weights of the
+    products of its head, and `unread` begin the encoder's tensors that a classifier never reads.
+    """
+
+    read: Callable[[Config, Tensors, int], Encoder]
+    prefix: str
+    head: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+
+    def claims(self, tensor: str) -> bool:
+        """Whether an unread tensor contradicts the config; index buffers that old checkpoints carry do not."""
+        if tensor.startswith(self.unread) or tensor.endswith((".position_ids", ".token_type_ids")):
+            return False
+        return tensor.startswith((f"{self.prefix}.", "classifier.", "pre_classifier."))
+
+
+_ROBERTA: Final = _Family(
+    _roberta, "roberta", ("classifier.dense.weight", "classifier.out_proj.weight"), unread=("roberta.pooler.",)
+)
+FAMILIES: Final[Mapping[str, _Family]] = {
+    "bert": _Family(_bert, "bert", ("bert.pooler.dense.weight", "classifier.weight")),
+    "distilbert": _Family(_distilbert, "distilbert", ("pre_classifier.weight", "classifier.weight")),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
 }

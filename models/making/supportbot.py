@@ -55,6 +55,10 @@ class _Log:
         """A line an epoch."""
         self._console.print(f"{result} {'(best so far)' if best else ''}")
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text)
+
 
 def _tickets(name: str, weight: float = 1.0) -> list[Example]:
     return read_examples([(HERE / "tickets" / f"{name}.jsonl", weight)])

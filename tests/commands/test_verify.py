@@ -54,7 +54,7 @@ def test_json_has_every_figure_also_over_all_files(first: Path, second: Path) ->
     result = verify("--data", first, "--data", second, "--reference", embedded_bundle(), "--compositions", "5", "--json")
     assert result.exit_code == 0, result.stderr
     report: dict[str, Any] = json.loads(result.stdout)
-    assert set(report) == {"model", "goldens", "reference", "sets", "all", "compositions", "bounds", "faults"}
+    assert set(report) == {"model", "goldens", "reference", "tokens", "sets", "all", "compositions", "bounds", "faults"}
     assert report["reference"] == report["model"]
     assert set(report["sets"]) == {str(first), str(second)}
     assert report["all"]["quality"]["texts"] == 4

@@ -58,3 +58,18 @@ def test_looking_at_the_beginning_only_gives_the_same_tokens_as_the_whole_text(w
 def test_a_file_that_is_no_tokenizer_is_refused() -> None:
     with pytest.raises(TokenizerError, match=r"not a tokenizer\.json"):
         Tokenizer(b"{}", 16)
+
+
+def test_a_file_that_cuts_at_the_left_keeps_the_end_of_a_text_of_any_length() -> None:
+    content = json.loads((embedded_bundle() / TOKENIZER).read_text(encoding="utf-8"))
+    content["truncation"]["direction"] = "Left"
+    tokenizer = Tokenizer(json.dumps(content).encode(), 8)
+    short = tokenizer.encode("one two three four five six").ids
+    for text in (
+        "zero one two three four five six",
+        "filler " * 500 + "one two three four five six",
+        " " * 900 + "and one two three four five six",
+    ):
+        encoding = tokenizer.encode(text)
+        assert encoding.ids == short
+        assert encoding.truncated

@@ -11,7 +11,8 @@ import tokenizers
 
 from models.bundle import TOKENIZER, embedded_bundle
 from models.classifier import Classifier
-from models.making.checkpoint import CheckpointError, read_checkpoint
+from models.making.checkpoint import read_checkpoint
+from models.making.config import CheckpointError
 from models.making.evaluate import compositions
 from models.tokenizer import Tokenizer
 

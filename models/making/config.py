@@ -1,0 +1,139 @@
+"""`config.json` of a checkpoint folder, asked key by key, and the errors that name what is wrong with a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+MOST_LABELS: Final = 4096
+MAX_CONFIG_BYTES: Final = 8 << 20
+# Architectures that number a text's positions from the padding token's id + 1, which is 1 unless the config says otherwise. Their
+# first rows of position embeddings are never read.
+POSITIONS_AFTER_PADDING: Final = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+
+
+class CheckpointError(Exception):
+    """Raised when a folder is not a checkpoint that can be built; the message names the file and the fault."""
+
+
+class UnsupportedEncoder(CheckpointError):
+    """Raised when the checkpoint is sound but asks for something that the padding-free graph does not have."""
+
+
+class Config:
+    """A `config.json`, asked key by key with clear errors."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def get(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - JSON
+        """The value, or the default where the key is absent or null."""
+        value = self._values.get(name)
+        return default if value is None else value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A positive integer. Raises `CheckpointError`."""
+        value = self.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"config.json: {name} is {value!r}, a positive integer is needed")
+        return value
+
+    def real(self, name: str, default: float) -> float:
+        """A positive finite number. Raises `CheckpointError`."""
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise CheckpointError(f"config.json: {name} is {value!r}, a positive number is needed")
+        return float(value)
+
+    def demand(self, name: str, *allowed: object) -> None:
+        """Raise `UnsupportedEncoder` unless the value is one of those; the first is the default."""
+        value = self.get(name, allowed[0])
+        if value not in allowed:
+            raise UnsupportedEncoder(f"config.json: {name} = {value!r} is not supported (only {', '.join(map(repr, allowed))})")
+
+
+def padding_id(config: Config) -> Any:  # noqa: ANN401 - JSON
+    """The padding token's id, by default what the family's own default is."""
+    return config.get("pad_token_id", 1 if config.get("model_type") in POSITIONS_AFTER_PADDING else 0)
+
+
+def label_names(config: Config) -> list[str]:
+    """The labels in class order. Raises `CheckpointError`."""
+    names = config.get("id2label")
+    if not isinstance(names, dict) or not names:
+        count = config.integer("num_labels", 2)
+        names = {str(index): f"LABEL_{index}" for index in range(min(count, MOST_LABELS + 1))}
+    if len(names) > MOST_LABELS:
+        raise CheckpointError(f"config.json: more than {MOST_LABELS} labels")
+    if len(names) == 1:
+        raise CheckpointError("config.json: id2label has one label: a model that gives one number (a score) is not supported")
+    try:
+        labels = [names[key] for key in sorted(names, key=int)]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"config.json: id2label is not numbered: {error}") from error
+    numbers = sorted(map(int, names))
+    for index, number in enumerate(numbers):
+        if number != index:
+            raise CheckpointError(f"config.json: id2label must be numbered from 0 without gaps: number {index} is missing")
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not label:
+            raise CheckpointError(f"config.json: id2label names class {index} {label!r}, a text is needed")
+        if labels.index(label) != index:
+            raise CheckpointError(f"config.json: id2label names classes {labels.index(label)} and {index} alike: {label!r}")
+    return labels
+
+
+def read_config(folder: Path) -> Config:
+    """Read `config.json`. Raises `CheckpointError`."""
+    file = folder / "config.json"
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: not a JSON object")
+    return Config(values)
+
+
+def refuse_quantized(config: Config) -> None:
+    """Raise `CheckpointError` for weights that bitsandbytes, GPTQ or the like have rounded already."""
+    if (quantized := config.get("quantization_config")) is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise CheckpointError(
+            f"config.json: the weights are quantized already (quantization_config, {method!r}); take the checkpoint in float32,"
+            " float16 or bfloat16 that they were made from"
+        )
+
+
+def positions_of(config: Config) -> int:
+    """The most tokens that the position embeddings have room for, special tokens included; 0 or less where there is none."""
+    positions = config.integer("max_position_embeddings", 512)
+    if config.get("model_type") in POSITIONS_AFTER_PADDING:
+        positions -= int(padding_id(config)) + 1
+    return positions
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401 - JSON
+    """The content of a JSON file of bounded size. Raises `CheckpointError`."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{file}: larger than {MAX_CONFIG_BYTES} bytes")
+        return json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
