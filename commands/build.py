@@ -102,7 +102,9 @@ def build(
             goldens=texts,
         )
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
-    except (DatasetError, TableError, OSError, UnicodeDecodeError, ValidationError) as error:
+    except OSError as error:
+        fail(f"{error.filename or bundle}: {error.strerror or error}")
+    except (DatasetError, TableError, UnicodeDecodeError, ValidationError) as error:
         fail(str(error))
     except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)

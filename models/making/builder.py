@@ -273,7 +273,7 @@ def _finish(
     draft = _draft(checkpoint, graphs, options)
     built = Classifier(Bundle(draft, model, tokenizer))
     fp32 = Classifier(Bundle(draft, graphs.fp32, tokenizer))
-    _try_lengths(fp32, built)
+    _try_lengths(options.goldens[0], fp32, built)
     say("comparing token ids with the checkpoint's own tokenizer")
     tokens = _tokens(checkpoint, built, options.goldens, say)
     temperature = 1.0
@@ -333,10 +333,13 @@ def _verify(
     }
 
 
-def _try_lengths(*classifiers: Classifier) -> None:
-    """Raise `BuildError` unless each takes texts of the shortest and longest length, alone and together, with finite logits."""
+def _try_lengths(text: str, *classifiers: Classifier) -> None:
+    """Raise `BuildError` unless each takes texts of the shortest and longest length, alone and together, with finite logits.
+
+    The texts have the tokens of `text`, again and again.
+    """
     for classifier in classifiers:
-        ids = classifier.encode("a").ids
+        ids = _encode_golden(classifier, text).ids
         shortest, longest = (
             Encoding((ids * length)[:length], truncated=False) for length in (SHORTEST_LIMIT, classifier.max_length)
         )
@@ -364,11 +367,15 @@ def _tokens(checkpoint: Checkpoint, built: Classifier, texts: Sequence[str], say
     return {"compared_with": compared.tokenizer, "texts": compared.texts, "different": len(compared.differences)}
 
 
-def _golden(classifier: Classifier, text: str) -> Golden:
+def _encode_golden(classifier: Classifier, text: str) -> Encoding:
     try:
-        encoding = classifier.encode(text)
+        return classifier.encode(text)
     except BlankTextError as error:
         raise BuildError(f"the golden text {text[:40]!r}: {error}") from error
+
+
+def _golden(classifier: Classifier, text: str) -> Golden:
+    encoding = _encode_golden(classifier, text)
     logits = [round(float(value), 5) for value in classifier.logits([encoding])[0]]
     return Golden(text=text, label=classifier.labels[logits.index(max(logits))], logits=logits)
 

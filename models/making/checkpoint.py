@@ -54,8 +54,6 @@ def read_checkpoint(folder: Path, max_length: int | None = None) -> Checkpoint:
     if (problem := config.get("problem_type", "single_label_classification")) != "single_label_classification":
         raise CheckpointError(f"config.json: problem_type = {problem!r} is not supported (only 'single_label_classification')")
     pad = padding_id(config)
-    if not isinstance(pad, int) or isinstance(pad, bool) or pad < 0:
-        raise CheckpointError(f"config.json: pad_token_id is {pad!r}, a token id is needed")
     labels = label_names(config)
     positions = positions_of(config)
     longest = max_length or min(_tokenizer_limit(folder), positions)

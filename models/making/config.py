@@ -69,9 +69,12 @@ class Config:
             raise UnsupportedEncoder(f"config.json: {name} = {value!r} is not supported (only {', '.join(map(repr, allowed))})")
 
 
-def padding_id(config: Config) -> Any:  # noqa: ANN401 - JSON
-    """The padding token's id, by default what the family's own default is."""
-    return config.get("pad_token_id", 1 if config.get("model_type") in POSITIONS_AFTER_PADDING else 0)
+def padding_id(config: Config) -> int:
+    """The padding token's id, by default what the family's own default is. Raises `CheckpointError`."""
+    pad = config.get("pad_token_id", 1 if config.get("model_type") in POSITIONS_AFTER_PADDING else 0)
+    if not isinstance(pad, int) or isinstance(pad, bool) or pad < 0:
+        raise CheckpointError(f"config.json: pad_token_id is {pad!r}, a token id is needed")
+    return pad
 
 
 def label_names(config: Config) -> list[str]:
@@ -123,7 +126,7 @@ def positions_of(config: Config) -> int:
     """The most tokens that the position embeddings have room for, special tokens included; 0 or less where there is none."""
     positions = config.integer("max_position_embeddings", 512)
     if config.get("model_type") in POSITIONS_AFTER_PADDING:
-        positions -= int(padding_id(config)) + 1
+        positions -= padding_id(config) + 1
     return positions
 
 

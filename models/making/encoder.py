@@ -173,7 +173,7 @@ def _roberta(config: Config, tensors: Tensors, labels: int) -> Encoder:
         (Dense.read(tensors, "classifier.out_proj", width, labels), None),
     )
     # RoBERTa numbers positions from the padding token's id + 1.
-    return _bert_like(config, tensors, "roberta", head, skipped_positions=int(padding_id(config)) + 1)
+    return _bert_like(config, tensors, "roberta", head, skipped_positions=padding_id(config) + 1)
 
 
 def _bert_like(

@@ -40,6 +40,8 @@ DEFAULT_BASE_HASHES = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
+# A tokenizer with more ids than this beyond the encoder's words belongs to another encoder.
+MOST_ADDED_TOKENS = 64
 STATE_FILE = "state.pt"
 RUN_FILE = "run.json"
 SUMMARY_FILE = "training.json"
@@ -129,7 +131,8 @@ def train(
     require_files(base, "AutoModel")
     config = read_config(base)
     refuse_quantized(config)
-    if options.max_length > (positions := positions_of(config)):
+    # Where the config is silent, trying the longest text tells.
+    if config.get("max_position_embeddings") is not None and options.max_length > (positions := positions_of(config)):
         raise TrainingError(f"max length {options.max_length} is over the encoder's {positions} positions; try --max-length")
     labels = label_names(training)
     if unknown := sorted({example.label for example in dev} - set(labels)):
@@ -243,8 +246,12 @@ def _load(base: Path, labels: list[str], max_length: int, progress: Progress) ->
     except Exception as error:  # whatever its classes raise at a file that they do not expect
         raise TrainingError(f"{base}: transformers cannot load the tokenizer: {one_line(error)}") from error
     last, words = max(tokenizer.get_vocab().values()), loaded.model.get_input_embeddings().num_embeddings
-    if last >= words:
+    if last >= words + MOST_ADDED_TOKENS:
         raise TrainingError(f"{base}: tokenizer.json has token ids up to {last}, the encoder {words} words: not a pair")
+    if last >= words:
+        # Tokens that somebody added to the tokenizer, or special tokens that its class adds.
+        progress.note(f"the tokenizer has tokens that the encoder was never trained on, {last + 1 - words} of them: new embeddings")
+        loaded.model.resize_token_embeddings(last + 1, mean_resizing=False)
     tokenizer.model_max_length = max_length
     return loaded.model, tokenizer
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,12 +66,9 @@ def test_a_file_that_cuts_at_the_left_keeps_the_end_of_a_text_of_any_length() ->
     content = json.loads((embedded_bundle() / TOKENIZER).read_text(encoding="utf-8"))
     content["truncation"]["direction"] = "Left"
     tokenizer = Tokenizer(json.dumps(content).encode(), 8)
-    short = tokenizer.encode("one two three four five six").ids
-    for text in (
-        "zero one two three four five six",
-        "filler " * 500 + "one two three four five six",
-        " " * 900 + "and one two three four five six",
-    ):
+    end = "one two three four five six"
+    short = tokenizer.encode(end).ids
+    for text in (f"zero {end}", "filler " * 500 + end, " " * 900 + f"and {end}"):
         encoding = tokenizer.encode(text)
         assert encoding.ids == short
         assert encoding.truncated
