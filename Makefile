@@ -55,7 +55,7 @@ test-properties: setup-dev ## the batcher: every branch covered, and long random
 	PROPERTY_STEPS=$(or $(STEPS),100000) $(BIN)/python -m pytest tests/batching/test_queue_machine.py tests/batching/test_batcher_machine.py
 
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
-	$(BIN)/python -m pytest -m build
+	$(BIN)/python -m pytest -m build -n 2 --dist loadscope
 
 loadtest: setup-dev ## a load test against a server that it starts and stops; SCENARIO, DURATION, HOST and more may be set
 	$(BIN)/python -m loadtest.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,3 +71,10 @@ def logits_alone(model: Any, encodings: list[Encoding]) -> Any:  # noqa: ANN401 
     with torch.inference_mode():
         rows = [model(input_ids=torch.tensor([encoding.ids])).logits.numpy() for encoding in encodings]
     return np.concatenate(rows)
+
+
+def saturates() -> bool:
+    """True on x86 CPUs without VNNI, where products of 8-bit weights can saturate, and bundles are built with a reduced range."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
+    return platform.machine() == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(flags)

@@ -27,7 +27,7 @@ from models.making.calibrate import make_recipes  # noqa: E402 - these need what
 from models.making.graph import Writer  # noqa: E402
 from models.making.quantize import Recipe  # noqa: E402
 from tests.models.goldens import make  # noqa: E402
-from tests.models.making.checkpoints import CLASSES, logits_alone, random_encodings, save  # noqa: E402
+from tests.models.making.checkpoints import CLASSES, logits_alone, random_encodings, saturates, save  # noqa: E402
 
 pytestmark = [
     pytest.mark.build,
@@ -98,7 +98,7 @@ def fp32(encoder: Encoder) -> ort.InferenceSession:
 
 @pytest.fixture(scope="module")
 def recipes(encoder: Encoder) -> dict[str, Recipe]:
-    return make_recipes(encoder, random_encodings(3, [*range(3, 60)] * 2))
+    return make_recipes(encoder, random_encodings(3, [*range(3, 60)] * 2), reduce_range=saturates())
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_int8_stays_near_fp32_with_other_activations(activation: str, tmp_path: 
     save(tmp_path, "bert", hidden_act=activation)
     encoder = read_encoder(tmp_path)
     exact = packed_logits(session_of(encoder), encodings)
-    for reduce_range in (False, True):
+    for reduce_range in {saturates(), True}:
         session = session_of(encoder, make_recipes(encoder, random_encodings(3, [*range(3, 60)]), reduce_range=reduce_range))
         assert relative_error(packed_logits(session, encodings), exact) < MOST_ERROR
         assert moved(session, encodings) == 0
