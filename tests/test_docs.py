@@ -245,7 +245,7 @@ def test_the_readme_s_figures_are_those_of_their_pages() -> None:
     assert re.findall(r"0\.\d{4}", accuracy[1]) == [f"{held_out[kind]['accuracy']:.4f}" for kind in ("bundle", "fp32")]
     measured = Bundle.open(embedded_bundle()).manifest.verification["against_fp32"]
     assert isinstance(measured, dict)
-    assert f"{float(str(measured['label_match'])) * 100:.2f} % of {measured['texts']:,} texts" in accuracy[1]
+    assert f"{float(str(measured['label_match'])) * 100:.2f}% of {measured['texts']:,} texts" in accuracy[1]
 
 
 def test_the_layout_is_that_of_the_import_contract() -> None:
