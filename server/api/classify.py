@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from batching import Priority
+from models.json_text import loads_lenient
 from models.types import Prediction
 from server.http.body import read_body, unless_disconnected
 from server.http.content import fault_of
@@ -73,7 +74,7 @@ def parse_options(headers: Headers) -> Options:
 def parse_classify(content: bytes, max_texts: int, options: Options) -> ClassifyRequest:
     """Parse a request body. Raises `RequestError` with the status and code that fit."""
     try:
-        raw: object = orjson.loads(content)
+        raw = loads_lenient(content)
     except orjson.JSONDecodeError as error:
         if (fault := fault_of(content)) is not None:
             raise fault from error
