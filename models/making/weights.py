@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import ml_dtypes  # onnx needs it; it gives numpy bfloat16
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,6 @@ from models.making.formats import INDEX, WEIGHTS
 Floats = npt.NDArray[np.float32]
 
 READABLE: Final = frozenset({"F64", "F32", "F16", "BF16"})
-assert np.dtype("bfloat16") == ml_dtypes.bfloat16
 
 
 class Tensors:
@@ -81,6 +79,7 @@ def _is_plain(name: object) -> bool:
 
 def read_tensors(folder: Path) -> Tensors:
     """Open the weights; headers are checked, contents read when asked for. Raises `CheckpointError`."""
+    import ml_dtypes  # noqa: F401 - it gives numpy bfloat16
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, tuple[str, Any]] = {}
