@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,10 @@ import typer
 from pydantic import ValidationError
 
 from commands.console import fail, say
+from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, table_format
 from commands.train import NEEDS_BUILD
 from models.bundle import BundleError, EngineName
-from models.tables import TableError
+from models.tables import Kind, TableError, TableFormat, kind_of, source_name
 
 
 class Precision(StrEnum):
@@ -68,6 +70,11 @@ def build(
         Path | None,
         typer.Option(help="Texts for the start-up self-check; they are stored in the bundle.", show_default="built-in ones"),
     ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
 ) -> None:
     """Turn a Hugging Face checkpoint into a bundle: write the graph, calibrate, quantize, verify, record.
 
@@ -87,19 +94,21 @@ def build(
         from models.making.config import CheckpointError
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
+    table = table_format(input_format, delimiter, encoding, text_column, label_column)
+    named = [_named(each) for each in test or []]
+    check_files([*(dev or []), *(path for _, path in named), *filter(None, (calibration, goldens))])
     try:
-        dev_examples = read_examples([(path, 1.0) for path in dev]) if dev else []
-        tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)])) for label, path in map(_named, test or [])]
-        texts = tuple(goldens.read_text(encoding="utf-8").splitlines()) if goldens else GOLDEN_TEXTS
+        dev_examples = read_examples([(path, 1.0) for path in dev], table, say) if dev else []
+        tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)], table, say)) for label, path in named]
         options = BuildOptions(
             name=name or bundle.name,
             version=version,
             precision=precision.value,
             max_length=max_length,
             engine=ENGINE_NAMES[engine],
-            calibration=read_texts(calibration) if calibration else (),
+            calibration=read_texts(calibration, _of_texts(calibration, table), say) if calibration else (),
             reduce_range=reduce_range,
-            goldens=texts,
+            goldens=tuple(read_texts(goldens, _of_texts(goldens, table), say)) if goldens else GOLDEN_TEXTS,
         )
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
     except OSError as error:
@@ -109,6 +118,12 @@ def build(
     except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)
     say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with: supportbot serve --bundle {bundle}")
+
+
+def _of_texts(path: Path, table: TableFormat) -> TableFormat:
+    """The format without its column for lines of plain text: it is meant for the labelled files."""
+    is_lines = kind_of(source_name(path), table) in {None, Kind.LINES}
+    return replace(table, text_column=None) if is_lines else table
 
 
 def _named(argument: str) -> tuple[str, Path]:

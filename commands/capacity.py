@@ -16,8 +16,9 @@ import orjson
 import typer
 
 from commands.console import fail, progress_bar, say
+from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, check_used, table_format
 from models.bundle import BundleError
-from models.tables import TableError
+from models.tables import TableError, TableFormat
 from server.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -39,9 +40,13 @@ def capacity(
     url: Annotated[str | None, typer.Option(help="A running server to measure instead, http://HOST:PORT.")] = None,
     remote: Annotated[bool, typer.Option("--remote", help="Allow a --url on another machine.")] = False,
     data: Annotated[
-        Path | None, typer.Option(help="A file of texts like those that will be served.", show_default="lengths as tickets have")
+        Path | None,
+        typer.Option(help=f"Texts like those that will be served: {FILE_OF_TEXTS}.", show_default="lengths as tickets have"),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
+    text_column: TextColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     seconds: Annotated[int, typer.Option(min=5, max=3600, help="How long to measure.")] = 90,
     write_json: Annotated[Path | None, typer.Option("--json", help="A file to write all figures into, as JSON.")] = None,
 ) -> None:
@@ -62,10 +67,13 @@ def capacity(
     from loadtest.processes import ServerFailed
     from models.making.dataset import DatasetError
 
+    table = table_format(input_format, delimiter, encoding, text_column)
+    check_used(table, data, "--data")
+    check_files([data] if data else [], *filter(None, [write_json]))
     _check(url, bundle, write_json, remote=remote)
     bound = slo_p99_ms / 1000
     try:
-        texts = _texts(data, text_column)
+        texts = _texts(data, table)
         with _terminated_in_order(), progress_bar() as progress:
             task = progress.add_task("measuring, in seconds", total=seconds)
 
@@ -124,13 +132,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _texts(data: Path | None, text_column: str) -> list[str]:
+def _texts(data: Path | None, table: TableFormat) -> list[str]:
     from loadtest.corpus import tickets
     from models.making.dataset import read_texts
 
     if data is None:
         return list(islice(tickets(1), TEXTS))
-    texts = read_texts(data, text_column=text_column)[:TEXTS]
+    texts = read_texts(data, table, say)[:TEXTS]
     if (different := len(set(texts))) < ENOUGH_TEXTS:
         say(f"{data}: {different} different texts; equal ones that meet in the server are computed once, which flatters it")
     return texts

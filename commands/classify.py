@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
-import orjson
 import typer
 
 from commands.console import fail, progress_bar, say, stderr
-from models.bulk import Classified, classify_rows
+from commands.inputs import (
+    FILE_OF_TEXTS,
+    Delimiter,
+    Encoding,
+    InputFormat,
+    TextColumn,
+    check_files,
+    check_used,
+    rows_in,
+    table_format,
+)
+from commands.output import STANDARD_OUTPUT, Output
+from commands.results import Format, writer
+from models.bulk import classify_rows
 from models.bundle import BundleError, embedded_bundle
-from models.tables import BadRow, Row, TableError, fault_of, read_stream, read_table
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
+from models.tables import STANDARD_INPUT, BadRow, Row, TableError, TableFormat, fault_of, read_table
 
 
 def classify(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify; without any, --file or standard input.")] = None,
-    file: Annotated[
-        list[Path] | None, typer.Option(help="A file of texts: .csv, .tsv, .jsonl, or one text a line. May be repeated.")
-    ] = None,
+    file: Annotated[list[Path] | None, typer.Option(help=f"Texts: {FILE_OF_TEXTS}. May be repeated.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="the embedded one")] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key that holds the text.")] = "text",
+    text_column: TextColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     output: Annotated[Path | None, typer.Option(help="Where to write.", show_default="standard output")] = None,
     output_format: Annotated[Format, typer.Option("--format", help="How to write.")] = Format.JSONL,
     scores: Annotated[bool, typer.Option("--scores", help="Add the probability of each label.")] = False,
@@ -44,7 +46,8 @@ def classify(
     """Classify texts without a server.
 
     Each row of the input becomes one row of the output, in the same order, written as chunks of 256 rows are done. A row that
-    cannot be classified (blank, not JSON, not UTF-8) has an error in its place, and the exit status is 1.
+    cannot be classified (blank, not JSON, not in the encoding) has an error in its place, and the exit status is 1. What a file is
+    is told by its name (.csv, .tsv, .json, .jsonl; .gz may follow), else by --input-format, else it is one text a line.
 
     Examples:
 
@@ -52,27 +55,34 @@ def classify(
 
         supportbot classify --file tickets.csv --text-column body --format csv --output labels.csv
 
-        zcat tickets.gz | supportbot classify --scores
+        export-tickets | supportbot classify --input-format jsonl --text-column body
     """
     from models.classifier import Classifier, SelfCheckFailed
     from server.cores import usable_cores
 
+    table = table_format(input_format, delimiter, encoding, text_column)
+    files = _files(texts, file, table, output)
     try:
         classifier = Classifier.open(bundle or embedded_bundle())
         classifier.self_check()
     except (BundleError, SelfCheckFailed) as error:
         fail(str(error), 1)
-    bad = 0
+    rows: Iterable[Row | BadRow]
+    total: int | None
+    if texts:
+        rows, total = (_argument(number, text) for number, text in enumerate(texts, start=1)), len(texts)
+    else:
+        rows, total = chain.from_iterable(read_table(path, table, notice=say) for path in files), rows_in(files, table)
+    done = bad = 0
     try:
-        total = len(texts) if texts else sum(map(_count_lines, file)) if file else None
-        results = classify_rows(classifier, _rows(texts, file, text_column), workers or usable_cores())
-        with _Output(output) as stream, progress_bar() as progress:
-            write = _writer(output_format, stream, classifier.labels if scores else (), with_text=not no_text)
+        with Output(output) as stream, progress_bar() as progress:
+            write = writer(output_format, stream, classifier.labels if scores else (), with_text=not no_text)
             task = progress.add_task("classifying", total=total)
             # Lines on a terminal and a bar over them disturb each other.
             progress.disable = progress.disable or (stream is sys.stdout and sys.stdout.isatty())
-            for result in results:
+            for result in classify_rows(classifier, rows, workers or usable_cores()):
                 write(result)
+                done += 1
                 bad += isinstance(result, BadRow)
                 progress.advance(task)
             stream.flush()
@@ -83,106 +93,28 @@ def classify(
         sys.stdout = None
         raise typer.Exit(1) from None
     except OSError as error:
-        fail(f"{error.filename or output or 'standard output'}: {error.strerror}", 1)
+        fail(f"{output or 'standard output'}: {error.strerror or error}", 1)
+    if not done:
+        say("there were no texts")
     if bad:
-        say(f"{bad} rows could not be classified")
+        say(f"{bad} {'row' if bad == 1 else 'rows'} could not be classified")
         raise typer.Exit(1)
 
 
-def _rows(texts: list[str] | None, files: list[Path] | None, text_column: str) -> Iterable[Row | BadRow]:
-    if texts and files:
-        fail("give texts or --file, not both")
+def _files(texts: list[str] | None, file: list[Path] | None, table: TableFormat, output: Path | None) -> list[Path]:
+    """The files to read, which may be standard input; none if there are texts."""
     if texts:
-        return (_argument(number, text) for number, text in enumerate(texts, start=1))
-    if files:
-        return chain.from_iterable(read_table(path, text_column=text_column) for path in files)
-    if sys.stdin is None:
-        fail("standard input is closed")
-    if sys.stdin.isatty():
+        if file:
+            fail("give texts or --file, not both")
+        check_used(table, file, "--file")
+        return []
+    files = file or [STANDARD_INPUT[0]]
+    check_files(files, None if output in STANDARD_OUTPUT else output)
+    if any(path in STANDARD_INPUT for path in files) and sys.stdin.isatty():
         stderr.print("reading texts from the terminal, one a line; end with Ctrl-D")
-    stdin = open(sys.stdin.fileno(), encoding="utf-8-sig", errors="surrogateescape", closefd=False)  # noqa: SIM115
-    return read_stream(stdin, ".txt", "standard input")
+    return files
 
 
 def _argument(number: int, text: str) -> Row | BadRow:
     reason = fault_of(text, "text")
     return BadRow("argument", number, reason) if reason else Row("argument", number, text)
-
-
-def _count_lines(path: Path) -> int:
-    try:
-        with path.open("rb") as stream:
-            return sum(1 for _ in stream)
-    except OSError as error:
-        raise TableError(f"{path}: {error.strerror}") from error
-
-
-class _Output:
-    """Standard output, or a file that only takes its name once it is complete; devices and pipes are written to as they are."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._final = path.resolve() if path else None
-        self._temporary: Path | None = None
-
-    def __enter__(self) -> TextIO:
-        if self._final is None:
-            if sys.stdout is None:
-                fail("standard output is closed")
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")
-            self._stream: TextIO = sys.stdout
-        elif self._final.exists() and not self._final.is_file():
-            self._stream = self._final.open("w", encoding="utf-8", newline="")
-        else:
-            if not self._final.parent.is_dir():
-                fail(f"{self._final.parent}: no such folder")
-            self._temporary = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
-            self._stream = self._temporary.open("w", encoding="utf-8", newline="")
-        return self._stream
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if self._final is not None:
-            self._stream.close()
-        if self._final is not None and self._temporary is not None:
-            if kind is None:
-                self._temporary.replace(self._final)
-            else:
-                self._temporary.unlink()
-
-
-def _writer(
-    output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool
-) -> Callable[[Classified | BadRow], None]:
-    def record(result: Classified | BadRow) -> dict[str, object]:
-        if isinstance(result, BadRow):
-            return {"source": result.source, "line": result.line, "error": result.reason}
-        fields: dict[str, object] = {"source": result.row.source, "line": result.row.line}
-        if with_text:
-            fields["text"] = result.row.text
-        fields |= {"label": result.prediction.label, "confidence": round(result.prediction.confidence, 6)}
-        if labels:
-            fields["scores"] = {label: round(score, 6) for label, score in zip(labels, result.prediction.scores, strict=True)}
-        if result.truncated:
-            fields["truncated"] = True
-        return fields
-
-    if output_format is Format.JSONL:
-        return lambda result: _ignore(stream.write(orjson.dumps(record(result)).decode() + "\n"))
-
-    columns = ["source", "line", *(["text"] if with_text else []), "label", "confidence"]
-    columns += [*(f"score_{label}" for label in labels), "truncated", "error"]
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    table.writeheader()
-
-    def flat(fields: dict[str, object]) -> Iterator[tuple[str, object]]:
-        for name, value in fields.items():
-            if isinstance(value, dict):
-                yield from ((f"score_{label}", score) for label, score in value.items())
-            else:
-                yield name, value
-
-    return lambda result: _ignore(table.writerow(dict(flat(record(result)))))
-
-
-def _ignore(_: object) -> None:
-    return None

@@ -10,9 +10,10 @@ import orjson
 import typer
 
 from commands.console import fail, progress_bar, say
+from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, table_format
 from models.bundle import Bundle, BundleError
 from models.lengths import LONGEST, MOST_TRUNCATED, percent
-from models.tables import TableError
+from models.tables import TableError, source_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +24,12 @@ BAR = 32
 
 
 def lengths(
-    file: Annotated[Path, typer.Argument(help="Texts: .csv, .tsv, .jsonl, or one a line; or the server's prediction log.")],
+    file: Annotated[Path, typer.Argument(help=f"Texts: {FILE_OF_TEXTS}. Or the server's prediction log.")],
     bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="as the settings say")] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
+    text_column: TextColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     seconds: Annotated[int, typer.Option(min=0, max=3600, help="How long to measure costs; 0 measures none.")] = 20,
     max_truncated: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Per cent of the texts that may be cut, for the recommendation.")
@@ -46,6 +50,8 @@ def lengths(
     from models.making.lengths import BatchLimits, compare, recommendation, survey
     from server.settings import SettingsError, load_settings
 
+    table = table_format(input_format, delimiter, encoding, text_column)
+    check_files([file], *filter(None, [write_json]))
     if write_json is not None and not write_json.parent.is_dir():
         fail(f"{write_json.parent}: no such folder")
     try:
@@ -57,10 +63,10 @@ def lengths(
         opened = Bundle.open(bundle or settings.bundle)
         with progress_bar() as progress:
             reading = progress.add_task("reading", total=None)
-            found = survey(file, opened, text_column, lambda: progress.advance(reading))
+            found = survey(file, opened, table, lambda: progress.advance(reading), say)
         _say_what_is_missing(found)
         if not found.lengths.texts:
-            fail(f"{file}: no texts")
+            fail(f"{source_name(file)}: no texts")
         with progress_bar() as progress:
             task = progress.add_task("measuring, in seconds", total=seconds)
             limits = compare(found, opened, batch, seconds, lambda passed: progress.advance(task, passed))

@@ -10,6 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from commands.console import fail, progress_bar, say
+from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, table_format
 from models.tables import TableError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def train(
     data: Annotated[
         list[str],
         typer.Option(
-            help="A .csv, .tsv or .jsonl file with a text and a label column. May be repeated. FILE@WEIGHT draws its rows WEIGHT"
-            " times as often."
+            help="A CSV, TSV, JSON or JSON Lines file with a text and a label column, gzipped or not; - is standard input. May be"
+            " repeated. FILE@WEIGHT draws its rows WEIGHT times as often."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The checkpoint folder to make.")],
@@ -37,8 +38,11 @@ def train(
     ] = None,
     dev_share: Annotated[float, typer.Option(min=0.01, max=0.5, help="The share of each label held out of --data.")] = 0.1,
     base: Annotated[Path | None, typer.Option(help="An encoder's checkpoint folder.", show_default="MiniLM-L6")] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column or key of the label.")] = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="The most epochs to train.", show_default="5, or as many as 500 batches take")
     ] = None,
@@ -65,11 +69,14 @@ def train(
     """
     from models.making.dataset import DatasetError, read_examples, split
 
+    table = table_format(input_format, delimiter, encoding, text_column, label_column)
+    files = [_weighted(name) for name in data]
+    check_files([*(path for path, _ in files), *(dev or [])])
     try:
-        examples = read_examples([_weighted(name) for name in data], text_column=text_column, label_column=label_column)
+        examples = read_examples(files, table, say)
         if dev:
             kept = examples
-            held = read_examples([(path, 1.0) for path in dev], text_column=text_column, label_column=label_column)
+            held = read_examples([(path, 1.0) for path in dev], table, say)
         else:
             kept, held = split(examples, dev_share, seed)
     except (DatasetError, TableError) as error:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.console import fail, progress_bar, say
+from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, check_used, table_format
 from models.bundle import BundleError, embedded_bundle
-from models.tables import TableError
+from models.tables import TableError, TableFormat
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -21,9 +22,13 @@ NEEDS_MATPLOTLIB = "--plot needs matplotlib: run `make setup-build`, or install 
 def tune(
     bundle: Annotated[Path | None, typer.Argument(help="The bundle's folder.", show_default="the embedded one")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A file of texts like those that will be served.", show_default="lengths as tickets have")
+        Path | None,
+        typer.Option(help=f"Texts like those that will be served: {FILE_OF_TEXTS}.", show_default="lengths as tickets have"),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
+    text_column: TextColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long to measure.")] = 60,
     plot: Annotated[Path | None, typer.Option(help="Draw the cost curve into this .png file.")] = None,
     write: Annotated[Path | None, typer.Option(help="An env file, such as .env, to set the recommended settings in.")] = None,
@@ -45,13 +50,16 @@ def tune(
     from server.cores import usable_cores
     from server.settings import Settings
 
+    table = table_format(input_format, delimiter, encoding, text_column)
+    check_used(table, data, "--data")
+    check_files([data] if data else [], *filter(None, (plot, write)))
     _check_outputs(plot, write)
     folder, cores = bundle or embedded_bundle(), usable_cores()
     try:
         classifier = Classifier.open(folder)
         classifier.self_check()
         threaded = Classifier.open(folder, threads=cores) if cores > 1 else None
-        workload = _workload(classifier, data, text_column)
+        workload = _workload(classifier, data, table)
     except (DatasetError, TableError) as error:
         fail(str(error))
     except (BundleError, SelfCheckFailed) as error:
@@ -91,7 +99,7 @@ def _check_outputs(plot: Path | None, write: Path | None) -> None:
         fail(f"{NEEDS_MATPLOTLIB} ({error})")
 
 
-def _workload(classifier: Classifier, data: Path | None, text_column: str) -> Workload:
+def _workload(classifier: Classifier, data: Path | None, table: TableFormat) -> Workload:
     from models.making.dataset import read_texts
     from models.making.evaluate import encode_all
     from models.making.tune import Workload
@@ -99,7 +107,7 @@ def _workload(classifier: Classifier, data: Path | None, text_column: str) -> Wo
     if data is None:
         typical = encode_all(classifier, [golden.text for golden in classifier.manifest.goldens])
         return Workload.of_tickets(typical, classifier.manifest.max_length)
-    typical = encode_all(classifier, read_texts(data, text_column=text_column))
+    typical = encode_all(classifier, read_texts(data, table, say))
     return Workload(typical, [len(encoding) for encoding in typical])
 
 

@@ -12,8 +12,9 @@ import typer
 from rich.markup import escape
 
 from commands.console import fail, progress_bar, say, stderr
+from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, check_used, table_format
 from models.bundle import MANIFEST, BundleError
-from models.tables import TableError
+from models.tables import TableError, source_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,13 +28,16 @@ NEEDS_ONNX = "a checkpoint as reference needs onnx and safetensors: run `make se
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    data: Annotated[list[Path] | None, typer.Option(help="Labelled texts to measure on. May be repeated.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Labelled texts to measure on, as for train. May be repeated.")] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="A bundle, or the Hugging Face checkpoint it was built from, with the same labels, to compare with."),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column or key of the label.")] = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    input_format: InputFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     compositions: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Random batches to try all the texts in; 0 tries none.")
     ] = 1000,
@@ -71,14 +75,15 @@ def verify(
 
     bounds = Bounds(min_accuracy, min_macro_f1, max_ece, min_match, max_change, max_flips, max_composition_change)
     _demand(bounds, data, reference, compositions)
+    table = table_format(input_format, delimiter, encoding, text_column, label_column)
+    check_used(table, data, "--data")
+    check_files(data or [])
     classifier = _open(bundle)
     other = _open_reference(reference, classifier) if reference else None
     tokens = _compare_tokens(reference, classifier) if reference and _is_checkpoint(reference) else None
     try:
         with progress_bar() as progress:
-            sets = {
-                str(path): read_examples([(path, 1.0)], text_column=text_column, label_column=label_column) for path in data or []
-            }
+            sets = {source_name(path): read_examples([(path, 1.0)], table, say) for path in data or []}
             report = measure(
                 classifier,
                 sets,

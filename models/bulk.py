@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
-from models.tables import BadRow, Row
+from models.tables import BadRow, Row, TableError
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 
 # Rows that one worker takes at a time: enough for texts of near length to meet, few enough that results come steadily.
@@ -25,16 +24,36 @@ class Classified:
 
 
 def classify_rows(classifier: TextClassifier, rows: Iterable[Row | BadRow], workers: int) -> Iterator[Classified | BadRow]:
-    """Classify rows as they come, in bounded memory; a row that cannot be classified comes back as a `BadRow` in its place."""
-    source = iter(rows)
+    """Classify rows as they come, in bounded memory; a row that cannot be classified comes back as a `BadRow` in its place.
+
+    When `rows` raises a `TableError`, it is raised after the rows before it have been classified.
+    """
     pending: deque[Future[list[Classified | BadRow]]] = deque()
+    faults: list[TableError] = []
     with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(source, CHUNK)):
+        for chunk in _chunks(rows, faults):
             pending.append(pool.submit(_classify_chunk, classifier, chunk))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+    for fault in faults:
+        raise fault
+
+
+def _chunks(rows: Iterable[Row | BadRow], faults: list[TableError]) -> Iterator[list[Row | BadRow]]:
+    """Up to `CHUNK` rows at a time; ends at a fault, which it adds to `faults`."""
+    chunk: list[Row | BadRow] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+    except TableError as error:
+        faults.append(error)
+    if chunk:
+        yield chunk
 
 
 def _classify_chunk(classifier: TextClassifier, chunk: list[Row | BadRow]) -> list[Classified | BadRow]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.tables import BadRow, read_table
+from models.tables import BadRow, Notice, TableFormat, read_table, source_name
 
 SHOWN_BAD_ROWS = 20
 
@@ -27,12 +27,21 @@ class DatasetError(Exception):
     """Raised when labelled data cannot be used as it stands; the message names files, lines and reasons."""
 
 
-def read_examples(files: Sequence[tuple[Path, float]], *, text_column: str = "text", label_column: str = "label") -> list[Example]:
-    """Read every row of (path, weight) pairs, or raise `DatasetError` naming every row that cannot be used."""
+def _say_nothing(_: str) -> None:
+    return None
+
+
+def read_examples(
+    files: Sequence[tuple[Path, float]], table: TableFormat | None = None, notice: Notice = _say_nothing
+) -> list[Example]:
+    """Read every row of (path, weight) pairs, or raise `DatasetError` naming every row that cannot be used.
+
+    `table`, `notice`: as for `read_table`, whose `TableError` is raised for a file as a whole.
+    """
     examples: list[Example] = []
     bad: list[BadRow] = []
     for path, weight in files:
-        for row in read_table(path, text_column=text_column, label_column=label_column):
+        for row in read_table(path, table, labelled=True, notice=notice):
             if isinstance(row, BadRow):
                 bad.append(row)
             else:
@@ -43,17 +52,20 @@ def read_examples(files: Sequence[tuple[Path, float]], *, text_column: str = "te
         listed = "\n".join(map(str, bad[:SHOWN_BAD_ROWS]))
         raise DatasetError(f"{len(bad)} of {len(bad) + len(examples)} rows cannot be used:\n{listed}{more}")
     if not examples:
-        raise DatasetError("no rows in " + ", ".join(str(path) for path, _ in files))
+        raise DatasetError("no rows in " + ", ".join(source_name(path) for path, _ in files))
     return examples
 
 
-def read_texts(path: Path, *, text_column: str = "text") -> list[str]:
-    """The texts of a file that needs no labels. Raises `DatasetError` for rows that cannot be used, `TableError` for the file."""
-    rows = list(read_table(path, text_column=text_column))
+def read_texts(path: Path, table: TableFormat | None = None, notice: Notice = _say_nothing) -> list[str]:
+    """The texts of a file that needs no labels. Raises `DatasetError` for rows that cannot be used, `TableError` for the file.
+
+    `table`, `notice`: as for `read_table`.
+    """
+    rows = list(read_table(path, table, notice=notice))
     if bad := [row for row in rows if isinstance(row, BadRow)]:
         raise DatasetError(f"{len(bad)} of {len(rows)} rows cannot be used, first {bad[0]}")
     if not rows:
-        raise DatasetError(f"{path}: no texts")
+        raise DatasetError(f"{source_name(path)}: no texts")
     return [row.text for row in rows if not isinstance(row, BadRow)]
 
 

@@ -11,14 +11,13 @@ answers are worthless, the work is the same.
 
 from __future__ import annotations
 
-import io
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from models import passes
 from models.bundle import TOKENIZER, Bundle, BundleError
 from models.engines import Engine, PackedEngine, PaddedEngine
 from models.lengths import LONGEST, Lengths, logged_length, percent
-from models.tables import BadRow, TableError, fault_of, read_stream
+from models.tables import BadRow, Kind, Notice, TableFormat, TextFile, fault_of, kind_of, open_text, read_rows
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import BlankTextError, Encoding
 
@@ -46,7 +45,6 @@ ALONE: Final = 5
 # Measured differences below this share are the machine's.
 NOISE: Final = 0.02
 SNIFFED_LINES: Final = 20
-SNIFFED_BYTES: Final = 1 << 20
 SHOWN_BAD_ROWS: Final = 20
 
 
@@ -91,8 +89,8 @@ class Survey:
     is_log: bool
 
 
-def survey(path: Path, bundle: Bundle, text_column: str, on_row: Callable[[], object]) -> Survey:
-    """Count the lengths of a file's texts: CSV, TSV, JSON Lines, one text a line, or the server's prediction log.
+def survey(path: Path, bundle: Bundle, table: TableFormat, on_row: Callable[[], object], notice: Notice) -> Survey:
+    """Count the lengths of a file's texts, or of the server's prediction log; `table` and `notice` as for `read_table`.
 
     Each text is tokenized up to `LONGEST` tokens and up to 64 * `LONGEST` characters. A log without texts has lengths up to the
     limit that was served. Raises `TableError` for the file and `BundleError` for the tokenizer.
@@ -103,66 +101,69 @@ def survey(path: Path, bundle: Bundle, text_column: str, on_row: Callable[[], ob
         raise BundleError(f"{TOKENIZER}: {error}") from error
     lengths, sample = Lengths(), _Reservoir(max(USUAL_POSITIONS, bundle.manifest.max_length))
     left_out, bad_rows, bad = 0, 0, []
-    try:
-        with path.open("rb", buffering=0) as raw, io.BufferedReader(raw, SNIFFED_BYTES) as stream:
-            suffix = _suffix(stream.peek(), path, text_column)
-            if suffix is None:
-                found = _log_lengths(stream, path, tokenizer.encode(bundle.manifest.goldens[0].text))
+    with open_text(path, table.encoding) as file:
+        record = _log_record(file, table)
+        is_log = record is not None and not isinstance(record.get(table.text_name), str)
+        if is_log:
+            found = _log_lengths(file, tokenizer.encode(bundle.manifest.goldens[0].text))
+        else:
+            found = _texts(file, table if record is None else replace(table, kind=Kind.JSONL), tokenizer, notice)
+        for row in found:
+            on_row()
+            if row is None:
+                left_out += 1
+            elif isinstance(row, BadRow):
+                bad_rows += 1
+                if bad_rows <= SHOWN_BAD_ROWS:
+                    bad.append(row)
             else:
-                found = _texts(stream, path, suffix, tokenizer, text_column)
-            for row in found:
-                on_row()
-                if row is None:
-                    left_out += 1
-                elif isinstance(row, BadRow):
-                    bad_rows += 1
-                    if bad_rows <= SHOWN_BAD_ROWS:
-                        bad.append(row)
-                else:
-                    lengths.add(len(row), cut=row.truncated)
-                    sample.add(row)
-    except OSError as error:
-        raise TableError(f"{path}: {error.strerror or error}") from error
-    return Survey(lengths, sample.kept, left_out, bad_rows, bad, is_log=suffix is None)
+                lengths.add(len(row), cut=row.truncated)
+                sample.add(row)
+    return Survey(lengths, sample.kept, left_out, bad_rows, bad, is_log)
 
 
-def _suffix(beginning: bytes, path: Path, text_column: str) -> str | None:
-    """The suffix of the format to read the file in; None for a prediction log without texts, whatever its name.
+def _log_record(file: TextFile, table: TableFormat) -> dict[str, object] | None:
+    """A record of a prediction log, whatever the file's name (but .json, which is one document); None if the file is none.
 
     A rotated log has another name, and the first line of one that is being written may be anything.
     """
-    for line in beginning.splitlines()[:SNIFFED_LINES]:
-        if logged_length(line) is not None:
-            return ".jsonl" if isinstance(orjson.loads(line).get(text_column), str) else None
-    return path.suffix.lower()
+    if table.kind in {None, Kind.JSONL} and kind_of(file.name, table) is not Kind.JSON:
+        for line in file.peek(SNIFFED_LINES):
+            if line is not None and logged_length(_encoded(line)) is not None:
+                record: dict[str, object] = orjson.loads(line)
+                return record
+    return None
 
 
-def _texts(stream: BinaryIO, path: Path, suffix: str, tokenizer: Tokenizer, text_column: str) -> Iterator[Encoding | BadRow | None]:
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")
+
+
+def _texts(file: TextFile, table: TableFormat, tokenizer: Tokenizer, notice: Notice) -> Iterator[Encoding | BadRow | None]:
     """The file's texts, tokenized; None for a blank one."""
-    blank = fault_of("", text_column)
-    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        for row in read_stream(lines, suffix, str(path), text_column=text_column):
-            if isinstance(row, BadRow):
-                yield None if row.reason == blank else row
-                continue
-            try:
-                encoding = tokenizer.encode(row.text)
-            except BlankTextError:
-                yield None
-            else:
-                # A text of white space mostly may have few tokens and still not have been looked at to its end.
-                yield Encoding(encoding.ids, encoding.truncated and len(encoding) == LONGEST)
+    blank = fault_of("", table.text_name)
+    for row in read_rows(file, table, notice=notice):
+        if isinstance(row, BadRow):
+            yield None if row.reason == blank else row
+            continue
+        try:
+            encoding = tokenizer.encode(row.text)
+        except BlankTextError:
+            yield None
+        else:
+            # A text of white space mostly may have few tokens and still not have been looked at to its end.
+            yield Encoding(encoding.ids, encoding.truncated and len(encoding) == LONGEST)
 
 
-def _log_lengths(stream: BinaryIO, path: Path, golden: Encoding) -> Iterator[Encoding | BadRow | None]:
+def _log_lengths(file: TextFile, golden: Encoding) -> Iterator[Encoding | BadRow | None]:
     """Texts as long as those in the log, of a golden text's tokens, which cost the same; None for one that nobody counted."""
     ids = golden.ids * -(-LONGEST // len(golden))
-    for number, line in enumerate(stream, start=1):
-        if (logged := logged_length(line)) is not None:
+    for number, line in enumerate(file, start=1):
+        if line is not None and (logged := logged_length(_encoded(line))) is not None:
             tokens, truncated = logged
             yield None if tokens is None else Encoding(ids[:tokens], truncated)
-        elif line.strip():
-            yield BadRow(str(path), number, "not a record with an integer 'tokens' and a boolean 'truncated'")
+        elif line is None or line.strip():
+            yield BadRow(file.name, number, "not a record with an integer 'tokens' and a boolean 'truncated'")
 
 
 class _Reservoir:

@@ -174,7 +174,7 @@ def test_a_closed_pipe_a_full_disk_and_closed_streams_end_without_a_traceback(tm
 def test_standard_input_and_arguments_in_any_bytes() -> None:
     piped = shell(f"printf 'payment failed\\r\\n\\xff\\n' | {SUPPORTBOT} classify --format csv").stdout.decode().splitlines()
     assert piped[1].startswith("standard input,1,payment failed,billing,")
-    assert piped[2].endswith("'text' is not valid UTF-8")
+    assert piped[2].endswith("\"'text' is not valid UTF-8; --encoding names another one, such as windows-1252\"")
     first, second = records(shell(f"PYTHONIOENCODING=ascii {SUPPORTBOT} classify $'\\xff' h\u00e9llo").stdout.decode())
     assert first["error"] == "'text' is not valid UTF-8"
     assert second["text"] == "h\u00e9llo"

@@ -1,6 +1,11 @@
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
 from models.bulk import CHUNK, Classified, classify_rows
 from models.fake import FakeClassifier
-from models.tables import BadRow, Row
+from models.tables import BadRow, Row, TableError
 
 
 def test_results_come_in_order_and_bad_rows_keep_their_places() -> None:
@@ -22,6 +27,18 @@ def test_results_come_in_order_and_bad_rows_keep_their_places() -> None:
 
 def test_a_text_without_tokens_becomes_a_bad_row() -> None:
     assert list(classify_rows(FakeClassifier(), [Row("f", 1, " ")], workers=1)) == [BadRow("f", 1, "the text is blank")]
+
+
+def test_rows_before_a_fault_of_their_file_are_classified_first() -> None:
+    def rows() -> Iterator[Row | BadRow]:
+        for line in range(CHUNK + 3):
+            yield Row("f", line, "hello")
+        raise TableError("f: cut off")
+
+    results = classify_rows(FakeClassifier(), rows(), workers=2)
+    assert [result.row.line for result in islice(results, CHUNK + 3) if isinstance(result, Classified)] == list(range(CHUNK + 3))
+    with pytest.raises(TableError, match="f: cut off"):
+        next(results)
 
 
 def test_rows_are_taken_as_they_are_needed() -> None:

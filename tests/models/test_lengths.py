@@ -32,6 +32,7 @@ from models.making.lengths import (
     Cost,
     Limit,
     LongEngine,
+    Survey,
     batches,
     chunks,
     compare,
@@ -43,7 +44,7 @@ from models.making.lengths import (
     shortened,
     survey,
 )
-from models.tables import TableError
+from models.tables import TableError, TableFormat
 from models.types import Encoding
 
 BATCH = BatchLimits(texts=32, tokens=512)
@@ -167,15 +168,19 @@ def test_what_is_not_nothing_does_not_read_as_nothing() -> None:
 # --- surveys
 
 
+def surveyed(path: Path, bundle: Bundle) -> Survey:
+    return survey(path, bundle, TableFormat(), lambda: None, print)
+
+
 def test_texts_are_counted_beyond_the_limit_and_what_cannot_be_is_set_apart(tmp_path: Path, bundle: Bundle) -> None:
     path = write(tmp_path / "texts.jsonl", {"body": "payment failed"}, {"body": " "}, {"body": "\u200b"}, {"text": 1})
     with path.open("ab") as stream:
         stream.write(b'{"body": "\xff"}\n{\n' + json.dumps({"body": "why " * 400}).encode() + b"\n")
     rows: list[None] = []
-    found = survey(path, bundle, "body", lambda: rows.append(None))
+    found = survey(path, bundle, TableFormat(text_column="body"), lambda: rows.append(None), print)
     assert found.lengths.summary(256) == LengthSummary(2, 203.0, 4, 402, 402, 402, 402, 0.5)
     assert (found.left_out, found.bad_rows, found.is_log, len(rows)) == (2, 3, False, 7)
-    assert [(row.line, row.reason.partition(":")[0]) for row in found.bad] == [
+    assert [(row.line, row.reason.partition(":")[0].partition(";")[0]) for row in found.bad] == [
         (4, "no 'body'"),
         (5, "not JSON"),
         (6, "not JSON"),
@@ -185,19 +190,19 @@ def test_texts_are_counted_beyond_the_limit_and_what_cannot_be_is_set_apart(tmp_
 def test_csv_and_lines_are_read_and_so_is_a_pipe(tmp_path: Path, bundle: Bundle) -> None:
     table, lines, pipe = tmp_path / "a.tsv", tmp_path / "a.txt", tmp_path / "pipe"
     table.write_text("id\ttext\n1\tpayment failed\n", encoding="utf-8")
-    lines.write_text("\ufeffpayment failed\n\n", encoding="utf-8")
+    lines.write_text("\ufeff\npayment failed\n\n", encoding="utf-8")
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_bytes(lines.read_bytes()))
     writer.start()
     for path, blank in ((table, 0), (lines, 1), (pipe, 1)):
-        found = survey(path, bundle, "text", lambda: None)
+        found = surveyed(path, bundle)
         assert (found.lengths.counts[4], found.lengths.texts, found.left_out) == (1, 1, blank)
     writer.join()
 
 
 def test_a_huge_text_is_counted_up_to_a_bound_and_called_cut(tmp_path: Path, bundle: Bundle) -> None:
     path = write(tmp_path / "texts.jsonl", {"text": "late " * 200_000}, {"text": "app" + " " * 600_000 + "crashed"})
-    lengths = survey(path, bundle, "text", lambda: None).lengths
+    lengths = surveyed(path, bundle).lengths
     # The second is read up to its white space.
     assert (lengths.cut, lengths.counts[LONGEST], lengths.counts[3], lengths.texts) == (1, 1, 1, 2)
     assert lengths.horizon == LONGEST
@@ -209,7 +214,7 @@ def test_a_prediction_log_is_known_by_its_records_and_its_lengths_end_at_its_lim
     path = write(tmp_path / "predictions.jsonl.1", cached, record | {"tokens": 9, "truncated": False}, record)
     with path.open("a") as stream:
         stream.write('\n{"time": "2026-1\n' + json.dumps({"tokens": 256, "truncated": True}))
-    found = survey(path, bundle, "text", lambda: None)
+    found = surveyed(path, bundle)
     assert found.is_log
     assert (found.lengths.texts, found.lengths.cut, found.lengths.horizon, found.left_out) == (2, 1, 256, 1)
     assert [(row.line, "not a record" in row.reason) for row in found.bad] == [(3, True), (5, True)]
@@ -219,7 +224,7 @@ def test_a_prediction_log_is_known_by_its_records_and_its_lengths_end_at_its_lim
 
 def test_a_prediction_log_with_texts_is_tokenized_anew(tmp_path: Path, bundle: Bundle) -> None:
     path = write(tmp_path / "predictions.jsonl.2", {"text": "why " * 400, "tokens": 256, "truncated": True})
-    found = survey(path, bundle, "text", lambda: None)
+    found = surveyed(path, bundle)
     assert (found.is_log, found.lengths.cut, found.lengths.summary(256).longest) == (False, 0, 402)
 
 
@@ -228,7 +233,7 @@ def test_a_sample_stays_small_and_is_drawn_from_the_whole_file(tmp_path: Path, b
     path.write_text(
         "".join(f'{{"tokens": {length}, "truncated": false}}\n' for length in (600, 3, 700) for _ in range(KEPT)), encoding="utf-8"
     )
-    sample = survey(path, bundle, "text", lambda: None).sample
+    sample = surveyed(path, bundle).sample
     assert len(sample) == KEPT
     # As long as any limit that is measured, and no longer.
     assert {len(encoding) for encoding in sample} == {3, 512}
@@ -236,20 +241,20 @@ def test_a_sample_stays_small_and_is_drawn_from_the_whole_file(tmp_path: Path, b
 
 
 def test_only_the_first_bad_rows_are_kept(tmp_path: Path, bundle: Bundle) -> None:
-    found = survey(write(tmp_path / "a.jsonl", *[{}] * (SHOWN_BAD_ROWS + 5)), bundle, "text", lambda: None)
+    found = surveyed(write(tmp_path / "a.jsonl", *[{}] * (SHOWN_BAD_ROWS + 5)), bundle)
     assert (len(found.bad), found.bad_rows, found.lengths.texts) == (SHOWN_BAD_ROWS, SHOWN_BAD_ROWS + 5, 0)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, bundle: Bundle) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(TableError, match=str(path)):
-            survey(path, bundle, "text", lambda: None)
+            surveyed(path, bundle)
 
 
 def test_a_broken_tokenizer_is_the_bundle_s_fault(tmp_path: Path, bundle: Bundle) -> None:
     broken = Bundle(bundle.manifest, b"", b"{}")
     with pytest.raises(BundleError, match="tokenizer"):
-        survey(write(tmp_path / "a.jsonl", {"text": "a"}), broken, "text", lambda: None)
+        surveyed(write(tmp_path / "a.jsonl", {"text": "a"}), broken)
 
 
 # --- limits and their cost
@@ -361,7 +366,7 @@ def test_an_engine_is_measured_as_far_as_it_can_read(bundle: Bundle) -> None:
 
 def test_a_short_run_measures_every_limit_and_long_texts_alone_make_it_dearer(tmp_path: Path, bundle: Bundle) -> None:
     path = write(tmp_path / "texts.jsonl", *({"text": text} for text in islice(tickets(1), 40)), {"text": "why " * 400})
-    found = survey(path, bundle, "text", lambda: None)
+    found = surveyed(path, bundle)
     limits = compare(found, bundle, BATCH, 0.01, lambda _: None)
     assert [limit.limit for limit in limits] == [32, 64, 128, 256, 512]
     costs = [limit.cost for limit in limits]

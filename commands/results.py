@@ -1,0 +1,82 @@
+"""How results are written: JSON Lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TextIO
+
+import orjson
+
+from models.bulk import Classified
+from models.tables import BadRow
+
+Write = Callable[[Classified | BadRow], None]
+# Line ends to many programs, Python's splitlines() among them, and mere characters to JSON.
+_LINE_ENDS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool) -> Write:
+    """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now."""
+
+    def write_json(result: Classified | BadRow) -> None:
+        line = orjson.dumps(_record(result, labels, with_text=with_text)).decode()
+        for letter, escape in _LINE_ENDS.items():
+            line = line.replace(letter, escape)
+        stream.write(line + "\n")
+
+    if output_format is Format.JSONL:
+        return write_json
+    columns = ["source", "line", *(["text"] if with_text else []), "label", "confidence"]
+    columns += [*(f"score_{label}" for label in labels), "truncated", "error"]
+    table = csv.DictWriter(_Records(stream), columns, lineterminator="\r\n")
+    table.writeheader()
+
+    def write_csv(result: Classified | BadRow) -> None:
+        table.writerow(dict(_flat(_record(result, labels, with_text=with_text))))
+
+    return write_csv
+
+
+class _Records:
+    """Takes records that end in \\r\\n and writes them with \\n.
+
+    Before Python 3.13, the csv module quotes a field for a carriage return in it only if one is in the line terminator as well.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, record: str) -> None:
+        """One whole record, as the csv module writes them."""
+        self._stream.write(record.removesuffix("\r\n") + "\n")
+
+
+def _record(result: Classified | BadRow, labels: tuple[str, ...], *, with_text: bool) -> dict[str, object]:
+    if isinstance(result, BadRow):
+        return {"source": result.source, "line": result.line, "error": result.reason}
+    fields: dict[str, object] = {"source": result.row.source, "line": result.row.line}
+    if with_text:
+        fields["text"] = result.row.text
+    fields |= {"label": result.prediction.label, "confidence": round(result.prediction.confidence, 6)}
+    if labels:
+        fields["scores"] = {label: round(score, 6) for label, score in zip(labels, result.prediction.scores, strict=True)}
+    if result.truncated:
+        fields["truncated"] = True
+    return fields
+
+
+def _flat(fields: dict[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from ((f"score_{label}", score) for label, score in value.items())
+        else:
+            yield name, value

@@ -1,0 +1,74 @@
+"""Rows, faults, and how a file is to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Where what was recognised about a file is said.
+Notice = Callable[[str], object]
+
+
+class Kind(StrEnum):
+    """How texts are laid out in a file."""
+
+    LINES = "lines"
+    CSV = "csv"
+    TSV = "tsv"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TableFormat:
+    """How files are to be read; what is None is recognised.
+
+    `kind`: by the file's name. `delimiter`: of CSV, by its header. `encoding`: by a byte order mark, which wins over it, else
+    UTF-8. `text_column`: "text"; one that is named is an error where there are no columns. `label_column`: "label".
+    """
+
+    kind: Kind | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+
+    @property
+    def text_name(self) -> str:
+        """The column or key of the text."""
+        return "text" if self.text_column is None else self.text_column
+
+    @property
+    def label_name(self) -> str:
+        """The column or key of the label."""
+        return "label" if self.label_column is None else self.label_column
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One usable row: a non-blank text and, where labels were asked for, its non-blank label.
+
+    `line` counts from 1. A record of several lines has the number of its first; in a JSON list it is the number of the element.
+    """
+
+    source: str
+    line: int
+    text: str
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One row that cannot be used, and why; `line` as in `Row`."""
+
+    source: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.reason}"
+
+
+class TableError(Exception):
+    """Raised when a file as a whole cannot be read: missing, a folder, no such column, not what its name says."""
