@@ -236,6 +236,13 @@ class Protocol(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """A request has its answer. Reading goes on, so a pipelined request whose body is not whole has its time from here."""
+        super().on_response_complete()
+        if self._body_timer is not None and not self._is_idle():
+            self._forget_body_timer()
+            self._check_body()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP; uvicorn calls it when its parser gives up."""
         self._refuse(400, "malformed_request", msg)

@@ -328,3 +328,16 @@ def test_connect_and_other_versions_are_refused_at_once(server: Process) -> None
     assert b"CONNECT is for proxies" in everything(server, b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n")
     assert everything(server, b"GET /health HTTP/1.1\nHost: x\n\n").startswith(b"HTTP/1.1 400 ")
     assert everything(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_pipelined_body_has_its_time_from_the_moment_at_which_it_can_be_sent(tmp_path: Path) -> None:
+    """While an earlier request is worked on, nothing is read; here that takes nearly all of the time that a body has."""
+    settings = {"BODY_TIMEOUT_MS": "1000", "BATCH_IDLE_FLUSH": "false", "BATCH_WINDOW_MS": "1800"}
+    with real_server(tmp_path, **settings) as process:
+        wait_until_ready(process.url)
+        with socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])), timeout=10) as client:
+            client.sendall(POST + POST.replace(b"Host: x", b"Host: x\r\nConnection: close")[:-5])
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+            time.sleep(0.5)
+            client.sendall(POST[-5:])
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 OK")
