@@ -19,6 +19,8 @@ R = TypeVar("R")
 DISCARDED_BYTES = 16 * 1024 * 1024
 
 CONNECTION = "supportbot.connection"
+# In the scope of a request whose body broke off or is not HTTP: the `RequestError` to answer with.
+FAULT = "supportbot.fault"
 
 
 class Connection(Protocol):
@@ -35,7 +37,8 @@ async def read_body(request: Request, limit: int, patience: float, own_timeout: 
     """The whole body, in UTF-8 and not compressed (`server.http.content`).
 
     Raises `RequestError`: 413 when it is longer than `limit` bytes, compressed or not, 408 when it is not complete after `patience`
-    seconds, 504 when the request's `own_timeout` is shorter than that and over, 400 or 415 when it cannot be decoded; and
+    seconds, 504 when the request's `own_timeout` is shorter than that and over, 400 or 415 when it cannot be decoded, and what the
+    protocol found wrong with it; and
     `ClientDisconnect` when the client left.
     """
     return decode(await _whole_body(request, limit, patience, own_timeout), request.headers, limit)
@@ -75,6 +78,9 @@ async def _receive(request: Request, limit: int) -> bytes:
         elif received > limit + DISCARDED_BYTES:
             break
         more = message.get("more_body", False)
+    fault: RequestError | None = request.scope.get(FAULT)
+    if fault is not None:
+        raise fault
     if received > limit:
         raise too_large(limit)
     return b"".join(chunks)

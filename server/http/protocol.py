@@ -9,8 +9,9 @@ Whatever the route and whatever has been answered already, each phase of a conne
 | body, while the application reads it | `MAX_BODY_BYTES` and `DISCARDED_BYTES` (`server.http.body`) | `BODY_TIMEOUT_MS` |
 | body, after an early answer or on a route that reads none | the same | `BODY_TIMEOUT_MS` and `LINGER_SECONDS` |
 | chunk sizes, chunk extensions and trailers | `HEAD_BYTES` and `FRAMING_RATIO` times the body | as the body |
-| after a refusal, thrown away | `DISCARDED_BYTES` | `LINGER_SECONDS` |
-| reading the answer: no byte of it | | `KEEP_ALIVE_SECONDS` |
+| requests sent before the answer to the one before them | `PIPELINED_REQUESTS` | |
+| after a refusal or the last answer, thrown away | `DISCARDED_BYTES` | `LINGER_SECONDS` |
+| reading the answers | | `KEEP_ALIVE_SECONDS`, once 64 KiB wait for it or the connection is to be closed |
 
 Bytes are counted by what was read at once, so a bound may be passed by one read (256 KiB).
 """
@@ -27,22 +28,27 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.http.access import request_context
-from server.http.body import CONNECTION, DISCARDED_BYTES
+from server.http.body import CONNECTION, DISCARDED_BYTES, FAULT
+from server.http.errors import RequestError
 from server.http.request_id import HEADER, new_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
 
 # Request line and headers together; as much as common proxies allow.
 HEAD_BYTES = 64 * 1024
-# A chunk of one byte takes six on the wire.
-FRAMING_RATIO = 8
-# How long a client that was refused may go on sending before its connection is closed.
+# A chunk of one byte takes six bytes on the wire, or thirteen from a client that writes its size in eight digits.
+FRAMING_RATIO = 16
+# How many requests of one connection may wait for the one before them. One read may bring thousands.
+PIPELINED_REQUESTS = 100
+# How long a client that was refused, or had its last answer, may go on sending before its connection is closed.
 LINGER_SECONDS = 1.0
 END_OF_HEAD = b"\r\n\r\n"
 # Not allowed, but whoever sends it has sent all of its head, and is to hear of it now.
 END_OF_HEAD_IN_LINE_FEEDS = b"\n\n"
 # RFC 3986, 3.2: a name, an IPv4 or IPv6 address, perhaps a port.
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+# RFC 9112, 3.2.2: a target in absolute form, as proxies get it, whose path is empty.
+ABSOLUTE_WITHOUT_PATH = re.compile(rb"(https?://[^/?#]+)(?=[?#]|$)", re.IGNORECASE)
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
@@ -62,12 +68,14 @@ class AnswerWriter:
     """The transport as uvicorn's cycle of one request uses it: the answer's head waits for the body, and both leave at once.
 
     uvicorn writes them one after the other, which costs a system call more, and wakes the client for a head without its body. The
-    answer to HEAD has no body to wait for and needs the transport itself.
+    answer to HEAD has no body to wait for. `close` is called when the connection is to end with this answer.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None], *, has_body: bool = True) -> None:
         self._transport = transport
-        self._head: bytes | None = None
+        self._close = close
+        # What is kept of the head: None before it, empty once it is written.
+        self._head: bytes | None = None if has_body else b""
 
     def write(self, data: bytes) -> None:
         """Write, or keep if it is the head; nothing on a connection that is being closed."""
@@ -83,9 +91,9 @@ class AnswerWriter:
 
     def close(self) -> None:
         """Write what was kept, and close."""
-        if self._head:
+        if self._head and not self._transport.is_closing():
             self._transport.write(self._head)
-        self._transport.close()
+        self._close()
 
     def is_closing(self) -> bool:
         """True when nothing more can be written."""
@@ -114,7 +122,9 @@ class Protocol(HttpToolsProtocol):
         """A client has connected."""
         self._is_between_messages = True
         self._is_in_head = False
+        # Nothing more is read as HTTP; and the last answer was written.
         self._is_refused = False
+        self._is_ended = False
         self._held = b""
         # Of the present message: its number on this connection; bytes of its head, or of empty lines before it; bytes read in its
         # body, chunk sizes and trailers included; bytes of the body itself.
@@ -138,6 +148,7 @@ class Protocol(HttpToolsProtocol):
         for timer in filter(None, (self._write_timer, self._linger_timer)):
             timer.cancel()
         super().connection_lost(exc)
+        self.pipeline.clear()
         self.is_lost = True
         if self.on_lost is not None:
             self.on_lost()
@@ -152,7 +163,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_refused:
             self._read_bytes += len(data)
             if self._read_bytes > DISCARDED_BYTES:
-                self.transport.close()
+                self._close()
             return
         if self._is_between_messages and (self._held or data[:1].isupper()):
             data, self._held = self._held + data, b""
@@ -200,11 +211,10 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser found a header, or a trailer, which nobody reads and which is not kept."""
         if self._is_in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))  # RFC 9110, 5.5; the parser takes it off the front only
 
     def on_headers_complete(self) -> None:
         """The parser found the end of a request's head."""
-        self._is_in_head = False
         self._forget_head_timer()
         if self._is_refused:
             return
@@ -218,9 +228,15 @@ class Protocol(HttpToolsProtocol):
         if (fault := self._fault_of_head()) is not None:
             self._refuse(400, "malformed_request", fault)
             return
+        if len(self.pipeline) >= PIPELINED_REQUESTS:
+            # Never written: the requests before it get their answers, the last with `Connection: close`.
+            self._refuse(429, "too_many_pipelined", f"more than {PIPELINED_REQUESTS} requests wait for their turn")
+            return
+        self._is_in_head = False
+        self.url = ABSOLUTE_WITHOUT_PATH.sub(rb"\1/", self.url, count=1)
         super().on_headers_complete()
-        if self.scope["method"] != "HEAD":
-            self.cycle.transport = AnswerWriter(self.transport)  # type: ignore[assignment]
+        has_body = self.scope["method"] != "HEAD"
+        self.cycle.transport = AnswerWriter(self.transport, self._end, has_body=has_body)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the current request's body."""
@@ -238,6 +254,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A request has its answer. Reading goes on, so a pipelined request whose body is not whole has its time from here."""
+        if self._is_ended:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()  # to throw away what comes
+            return
         super().on_response_complete()
         if self._body_timer is not None and not self._is_idle():
             self._forget_body_timer()
@@ -250,15 +270,25 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answers, of which the transport keeps as much as it will."""
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
-        if self._write_timer is not None:
+        if self._write_timer is not None and not self.transport.is_closing():
             self._write_timer.cancel()
             self._write_timer = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No request came for as long as an idle connection is kept."""
+        self._close()
+
+    def shutdown(self) -> None:
+        """The server stops: the connection ends with the answer to its present request, or now."""
+        if self._is_idle():
+            self._close()
+        else:
+            super().shutdown()
 
     def _fault_of_head(self) -> str | None:
         """What RFC 9112, 3.2 demands of `Host`, and 6.1 of `Transfer-Encoding`; None when both are so."""
@@ -291,9 +321,9 @@ class Protocol(HttpToolsProtocol):
     def _check_body(self) -> None:
         """Bound what comes of a body that is not whole, and give it its time from here."""
         if self._read_bytes - self._body_bytes > HEAD_BYTES + FRAMING_RATIO * self._body_bytes:
-            self._give_up(431, "headers_too_large", f"chunk extensions and trailers are over {HEAD_BYTES} bytes")
+            self._refuse(431, "headers_too_large", f"chunk extensions and trailers are over {HEAD_BYTES} bytes")
         elif self.cycle.response_complete and self._body_bytes > self.limits.body_bytes + DISCARDED_BYTES:
-            self.transport.close()  # as long as the application reads, it has the bound
+            self._close()  # as long as the application reads, it has the bound
         elif self._body_timer is None:
             # The application's own time for the body, if it reads one, ends before, and it has the better answer.
             self._body_timer = self.loop.call_later(self.limits.body_seconds + LINGER_SECONDS, self._body_is_late)
@@ -304,14 +334,7 @@ class Protocol(HttpToolsProtocol):
             # Reading pauses while earlier requests of this connection are worked on.
             self._check_body()
         else:
-            self._give_up(408, "body_timeout", f"the body was not complete after {self.limits.body_seconds:g} s")
-
-    def _give_up(self, status: int, code: str, message: str) -> None:
-        """Refuse the rest of a request that may have its answer already."""
-        if self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self._refuse(status, code, message)
+            self._refuse(408, "body_timeout", f"the body was not complete after {self.limits.body_seconds:g} s")
 
     def _expect_head(self) -> None:
         """Give the client as long for a whole head as an idle connection is kept."""
@@ -320,10 +343,12 @@ class Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self._held or self._is_in_head:
+        if self.pipeline or self.flow.read_paused:
+            self._expect_head()  # reading pauses while earlier requests of this connection are worked on
+        elif self._held or self._is_in_head:
             self._refuse(408, "headers_timeout", f"the headers were not complete after {self.timeout_keep_alive} s")
-        elif not self.transport.is_closing():
-            self.transport.close()
+        else:
+            self._close()
 
     def _forget_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -343,22 +368,63 @@ class Protocol(HttpToolsProtocol):
             return
         self._is_refused = True
         self._read_bytes = 0
+        self._forget_head_timer()
+        self._forget_body_timer()
+        if self._is_idle():
+            if self._is_between_messages or self._is_in_head:
+                self._answer_refusal(status, code, message)
+            else:
+                self._end()  # it is in the body of a request that has its answer
+            return
+        # The requests that are worked on get their answers, then the connection is closed.
+        latest = self.cycle
+        latest.keep_alive = False
+        if latest.more_body:
+            # The fault is in this one's body: the application answers with it, if it reads bodies at all.
+            latest.scope[FAULT] = RequestError(status, code, message)  # type: ignore[literal-required]
+            latest.more_body = False
+            latest.message_event.set()
+        else:
+            log.warning("refused before it was a request", status=status, code=code)
+
+    def _answer_refusal(self, status: int, code: str, message: str) -> None:
         request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
-        latest: RequestResponseCycle | None = getattr(self, "cycle", None)
-        if latest is not None and not latest.response_complete and not latest.more_body:
-            # Earlier requests on this connection are still being worked on: they get their answers, then it is closed.
-            latest.keep_alive = False
-            return
-        if (latest is None or latest.response_complete) and (context := request_context(self.app)) is not None:
-            context.note_refused(status)  # else it was in a request's body, and that request is counted
+        if (context := request_context(self.app)) is not None:
+            context.note_refused(status)
         body = orjson.dumps({"error": {"code": code, "message": message, "request_id": request_id}})
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close", HEADER: request_id}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + body)
-        # What the client is still sending is read and thrown away for a moment, or it would meet a reset in place of the answer.
+        self._end()
+
+    def _end(self) -> None:
+        """The last answer is written: close, when the client has nothing more to send.
+
+        If it may have, what it sends is read and thrown away for a moment, or it would meet a reset in place of the answer.
+        """
+        is_silent = self._is_between_messages and not (self._is_refused or self._held or self.pipeline or self.flow.read_paused)
+        if is_silent or self.transport.is_closing():
+            self._close()
+            return
+        self._is_refused = self._is_ended = True
+        self._held = b""
+        self.pipeline.clear()
+        self._forget_head_timer()
+        self._forget_body_timer()
         self.transport.write_eof()
-        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._close)
+
+    def _close(self) -> None:
+        """Close when what was written is sent, which a client that does not read can put off for a while only."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._expect_reading()
+
+    def _expect_reading(self) -> None:
+        """Give the client as long to read its answers as an idle connection is kept."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
 
 def protocol_with(limits: Limits) -> type[Protocol]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -163,6 +164,43 @@ def test_a_client_that_never_reads_its_answers_is_not_kept(server: Process) -> N
                 client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         assert events
     assert httpx2.get(f"{server.url}/health").status_code == 200
+
+
+def sent_but_not_read(port: int, client: socket.socket) -> int:
+    """How many bytes of the server's the kernel keeps for a client (proc(5), /proc/net/tcp: tx_queue)."""
+    own = f"0100007F:{client.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
+        _, local, remote, _, queues, *_ = line.split()
+        if (local, remote) == (f"0100007F:{port:04X}", own):
+            return int(queues.partition(":")[0], 16)
+    return 0
+
+
+def is_established(port: int, client: socket.socket) -> bool:
+    """True while the server keeps the connection of a client and has not closed it."""
+    own = f"0100007F:{client.getsockname()[1]:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()]
+    return any(line[1:4] == [f"0100007F:{port:04X}", own, "01"] for line in lines)
+
+
+def test_a_client_that_leaves_a_little_of_its_answers_unread_is_not_kept(server: Process) -> None:
+    """What is too little for the transport to complain, 64 KiB, must not keep a connection that is to be closed."""
+    port = int(server.url.rpartition(":")[2])
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.connect(("127.0.0.1", port))
+        # One answer after the other, until the kernel has no room for the whole of one: the transport has the rest.
+        unsent, growth, last_growth = 0, 1, 0
+        while growth > 0.9 * last_growth:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.05)
+            now = sent_but_not_read(port, client)
+            unsent, growth, last_growth = now, now - unsent, growth
+        assert is_established(port, client)
+        deadline = time.monotonic() + 3 * KEEP_ALIVE_SECONDS + SLACK_SECONDS
+        while is_established(port, client):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_none_of_it_is_an_error_of_the_server(server: Process) -> None:

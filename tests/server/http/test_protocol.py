@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from server.http.protocol import HEAD_BYTES, AnswerWriter, without_upgrade
+from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'
@@ -86,17 +86,17 @@ def test_what_is_not_http_gets_the_usual_error_and_a_closed_connection(server: P
 
 
 def test_what_was_refused_before_it_was_a_request_is_counted(server: Process) -> None:
-    def refused() -> float:
+    def refused(route: str) -> float:
         text = httpx2.get(f"{server.url}/metrics").text
-        name = 'supportbot_http_request_duration_seconds_count{route="other",status="400"} '
+        name = f'supportbot_http_request_duration_seconds_count{{route="{route}",status="400"}} '
         return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
-    before = refused()
+    before, before_classify = refused("other"), refused("/classify")
     exchange(server, b"nonsense\r\n\r\n")
-    assert refused() == before + 1
+    assert refused("other") == before + 1
     # Here there is a request, which is counted as such.
     exchange(server, b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-    assert refused() == before + 1
+    assert (refused("other"), refused("/classify")) == (before + 1, before_classify + 1)
 
 
 def test_a_head_without_end_is_refused(server: Process) -> None:
@@ -189,7 +189,7 @@ class Transport(asyncio.Transport):
 
 def test_an_answer_s_head_and_body_leave_at_once_and_what_follows_as_it_comes() -> None:
     transport = Transport()
-    writer = AnswerWriter(transport)
+    writer = AnswerWriter(transport, transport.close)
     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert transport.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
     writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -201,15 +201,22 @@ def test_an_answer_s_head_and_body_leave_at_once_and_what_follows_as_it_comes() 
 
 def test_a_head_whose_body_never_comes_is_written_before_the_end() -> None:
     transport = Transport()
-    writer = AnswerWriter(transport)
+    writer = AnswerWriter(transport, transport.close)
     writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
     writer.close()
     assert (transport.written, writer.is_closing()) == ([b"HTTP/1.1 200 OK\r\n\r\n"], True)
 
 
+def test_the_head_of_an_answer_without_a_body_is_written_at_once() -> None:
+    transport = Transport()
+    writer = AnswerWriter(transport, transport.close, has_body=False)
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert transport.written == [b"HTTP/1.1 200 OK\r\n\r\n"]
+
+
 def test_an_empty_body_lets_the_head_go() -> None:
     transport = Transport()
-    writer = AnswerWriter(transport)
+    writer = AnswerWriter(transport, transport.close)
     writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
     writer.write(b"")
     assert transport.written == [b"HTTP/1.1 204 No Content\r\n\r\n"]
@@ -296,6 +303,9 @@ def test_a_head_that_http_1_1_does_not_allow_is_refused_and_nothing_after_it_is_
         b"GET /health HTTP/1.1\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: ex%C3%A4mple.org:80\r\nConnection: close\r\n\r\n",
         b"GET http://example.org/health HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+        b"GET http://example.org HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+        b"GET http://example.org?a=/b HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x \t\r\nConnection: close \r\n\r\n",
         b"GET /health HTTP/1.0\r\n\r\n",
     ],
 )
@@ -341,3 +351,49 @@ def test_a_pipelined_body_has_its_time_from_the_moment_at_which_it_can_be_sent(t
             time.sleep(0.5)
             client.sendall(POST[-5:])
             assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("route", ["/classify", "/nope"])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"1\r\nabc\r\n"])
+def test_a_body_that_breaks_off_in_its_framing_gets_one_answer_and_is_no_error_of_the_server(
+    server: Process, route: str, rest: bytes
+) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nX-Request-Id: broken-chunk\r\nTransfer-Encoding: chunked\r\n\r\n" % route.encode()
+    answers = everything(server, head + b"1\r\n{\r\n" + rest + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 404" if route == "/nope" else b"HTTP/1.1 400")
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert b"x-request-id: broken-chunk" in answers
+    assert not [line for line in server.log if '"level":"error"' in line or "Traceback" in line or "/smuggled" in line]
+
+
+def test_a_body_that_goes_on_after_a_last_answer_does_not_cost_the_client_its_answer(server: Process) -> None:
+    """Closing with unread bytes in hand resets the connection, and the client may lose what was sent before."""
+    size = 5_000_000
+    head = b"POST /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    assert everything(server, head + b"a" * size).startswith(b"HTTP/1.1 404 Not Found\r\n")
+
+
+def test_requests_beyond_the_last_one_do_not_cost_it_its_answer(server: Process) -> None:
+    last = POST.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    answers = everything(server, POST + last + POST * 1_000)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_requests_that_wait_for_their_turn_on_a_connection_are_bounded(server: Process) -> None:
+    """All that were accepted get their answers, the last of which says that the connection ends."""
+    answers = everything(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000)
+    assert answers.count(b"HTTP/1.1 200 OK") == PIPELINED_REQUESTS + 1
+    assert answers.count(b"connection: close") == 1
+
+
+def test_a_head_that_waits_for_a_slow_answer_keeps_its_place(tmp_path: Path) -> None:
+    """While reading pauses, the rest of a pipelined head cannot come; here for longer than a head may take."""
+    settings = {"KEEP_ALIVE_SECONDS": "1", "BATCH_IDLE_FLUSH": "false", "BATCH_WINDOW_MS": "1500"}
+    last = POST.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    with real_server(tmp_path, **settings) as process:
+        wait_until_ready(process.url)
+        with socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])), timeout=10) as client:
+            client.sendall(POST + POST + last[:30])
+            time.sleep(0.1)
+            client.sendall(last[30:])
+            assert client.makefile("rb").read().count(b"HTTP/1.1 200 OK") == 3
