@@ -33,7 +33,7 @@ from loadtest.processes import running_server
 from loadtest.samples import Sample
 from loadtest.scenarios import SCENARIOS, Request
 from loadtest.settings import check_defaults
-from server.cores import usable_cores
+from machine.cores import usable_cores
 from server.settings import Settings
 
 LONE_REQUESTS = 500

@@ -32,9 +32,9 @@ from loadtest.light import Server
 from loadtest.processes import ServerProcess, running_server
 from loadtest.run import QUIET
 from loadtest.settings import check_defaults
+from machine.cores import usable_cores
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
-from server.cores import usable_cores
 
 CLIENTS: Final = 256
 TEXTS: Final = 2048

@@ -21,9 +21,9 @@ from capacity.load import CLIENTS, Load, Step
 from capacity.model import Model, calibrated
 from capacity.search import Found, OutOfTime, search
 from loadtest.processes import allow_many_files, running_server
+from machine.cores import usable_cores
 from models.classifier import Classifier
 from models.making.pass_times import PassTimer
-from server.cores import usable_cores
 from server.settings import Settings
 
 SATURATION_SHARE: Final = 0.05

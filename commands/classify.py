@@ -57,8 +57,8 @@ def classify(
 
         export-tickets | supportbot classify --input-format jsonl --text-column body
     """
+    from machine.cores import usable_cores
     from models.classifier import Classifier, SelfCheckFailed
-    from server.cores import usable_cores
 
     table = table_format(input_format, delimiter, encoding, text_column)
     files = _files(texts, file, table, output)

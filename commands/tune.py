@@ -43,11 +43,11 @@ def tune(
 
         supportbot tune my-bundle --data tickets.csv --write .env --plot cost.png
     """
+    from machine.cores import usable_cores
     from models.classifier import Classifier, SelfCheckFailed
     from models.making.dataset import DatasetError
     from models.making.tune import draw, write_settings
     from models.making.tune import tune as measure
-    from server.cores import usable_cores
     from server.settings import Settings
 
     table = table_format(input_format, delimiter, encoding, text_column)

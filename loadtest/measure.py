@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from loadtest.results import Machine, Percentiles, Phase, Result, Second
 from loadtest.samples import Sample
 from loadtest.scenarios import Generator, Scenario
 from loadtest.scrape import Snapshot, batches_between
+from machine.cores import usable_cores
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -184,7 +184,7 @@ def this_machine() -> Machine:
     names = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
     return Machine(
         processor=names[0] if names else platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         python=platform.python_version(),
         platform=platform.platform(),
     )

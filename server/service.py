@@ -14,9 +14,9 @@ import anyio.to_thread
 import structlog
 
 from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
+from machine.cores import usable_cores
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
-from server.cores import usable_cores
 from server.observe.confidence import Confidence
 from server.observe.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.observe.metrics import Metrics, ModelState, ServiceState

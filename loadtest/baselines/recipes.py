@@ -12,7 +12,6 @@ thread; a failing pass fails its own texts only, and a caller that left does no 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,6 +23,7 @@ import onnxruntime as ort
 from starlette.concurrency import run_in_threadpool
 
 from loadtest.baselines.padded import Answer, PaddedModel, one_thread_a_pass
+from machine.cores import usable_cores
 
 WINDOW = 0.04  # seconds
 MAX_TEXTS = 32
@@ -148,11 +148,6 @@ class MicroBatcher:
                     waiting.answer.set_result(answer)
         finally:
             self._free.release()
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def no_batching(bundle: Path) -> Recipe:

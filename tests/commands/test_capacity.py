@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from commands.capacity import capacity
-from server.cores import usable_cores
+from machine.cores import usable_cores
 from tests.loadtest.fake_server import FakeServer, serving
 from tests.server.conftest import clean_environment
 
