@@ -14,7 +14,7 @@ import anyio.to_thread
 import structlog
 
 from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
-from machine.cores import usable_cores
+from machine.cores import bounded_cores
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.observe.confidence import Confidence
@@ -98,7 +98,8 @@ class Service:
         # True when a thread is still in the model although its time is up; the process must not wait for it.
         self.is_hanging = False
         self.is_drained = False
-        self.policy = settings.batch_policy(usable_cores())
+        self.cores = bounded_cores()
+        self.policy = settings.batch_policy(self.cores.number)
         self._open_classifier = open_classifier
         self._on_ready = on_ready
         self._on_failed = on_failed
@@ -108,7 +109,7 @@ class Service:
         self._batcher: Batcher[Encoding, Prediction] | None = None
         self._threads: PassThreads | None = None
         # Long texts are tokenized in threads, which take turns on the cores that passes need too.
-        self._tokenizing = anyio.CapacityLimiter(usable_cores())
+        self._tokenizing = anyio.CapacityLimiter(self.cores.number)
         self._late_in_tokenizing = 0
         self._cache: AnswerCache | None = None
 
@@ -359,7 +360,14 @@ class Service:
         self.confidence = Confidence(classifier.labels, self.settings.low_confidence, perf_counter)
         self.lengths = LengthStatistics(classifier.max_length)
         self.readiness.set_ready()
-        log.info("ready", model=classifier.identity, workers=self.policy.workers, seconds=round(perf_counter() - started, 3))
+        log.info(
+            "ready",
+            model=classifier.identity,
+            workers=self.policy.workers,
+            cores=self.cores.number,
+            cores_from=self.cores.bound,
+            seconds=round(perf_counter() - started, 3),
+        )
         if self._on_ready is not None:
             self._on_ready(classifier)
         await self._log_earlier_lengths(threads, classifier.max_length)
