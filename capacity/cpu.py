@@ -19,7 +19,7 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """Seconds of CPU time used so far: by the server's event loop and its other threads, this process, and all usable cores."""
+    """Seconds of CPU time used so far: by the server's event loop, its other threads, this process, and all on its cores."""
 
     loop: float
     workers: float
@@ -54,7 +54,8 @@ def _cpu_time(stat: Path) -> float:
 
 
 def _all_cores() -> float:
-    usable = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    # Which cores, not how many: under a quota, too, others disturb on any core that a thread here may run on.
+    usable = {f"cpu{core}" for core in os.sched_getaffinity(0)}  # noqa: TID251
     lines = (line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines())
     times = [list(map(int, columns[1 : 1 + COLUMNS])) for columns in lines if columns[0] in usable]
     return sum(sum(one) - one[IDLE] - one[IOWAIT] for one in times) / TICKS
