@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from io import StringIO
+from typing import TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 
 def configure_logs(level: str, log_format: str) -> None:
@@ -30,14 +32,18 @@ def configure_logs(level: str, log_format: str) -> None:
         if as_json
         else structlog.dev.ConsoleRenderer(
             # The default shows local variables, and so customers' texts.
-            exception_formatter=structlog.dev.plain_traceback
+            exception_formatter=_write_traceback
         )
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared, _without_color_message],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _unchanged if as_json else _escape_values,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -56,3 +62,22 @@ def _unchanged(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _without_color_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     event.pop("color_message", None)
     return event
+
+
+def _escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Make text safe for a terminal. A client chooses the path of its request; JSON escapes it, the console's renderer does not."""
+    return {key: _escape(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _write_traceback(stream: TextIO, error: ExcInfo) -> None:
+    """Write a traceback whose lines are escaped: an exception's message may quote what a client sent."""
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, error)
+    stream.write("\n".join(map(_escape, plain.getvalue().split("\n"))))
+
+
+def _escape(text: str) -> str:
+    """The text with an escape sequence for each character that is not printable: controls, line breaks, marks of direction."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

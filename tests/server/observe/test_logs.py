@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
 import orjson
@@ -43,3 +44,45 @@ def test_console_logs_are_for_people_and_the_level_holds(capsys: pytest.CaptureF
     assert "unheard" not in err
     assert "heard" in err
     assert not err.startswith("{")
+
+
+HOSTILE = "/\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202e\u2028end"
+ESCAPED = r"/\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202e\u2028end"
+
+
+def without_colors(line: str) -> str:
+    """The line without the renderer's own colours."""
+    return re.sub(r"\x1b\[\d+m", "", line)
+
+
+def test_on_the_console_what_a_client_sent_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "console")
+    structlog.stdlib.get_logger("ours").info("request", path=HOSTILE, more=[HOSTILE])
+    logging.getLogger("uvicorn.error").warning("it was %s", HOSTILE)
+    ours, theirs = map(without_colors, capsys.readouterr().err.splitlines())
+    assert f"path={ESCAPED}" in ours
+    assert f"it was {ESCAPED}" in theirs
+    assert ours.isprintable()
+    assert theirs.isprintable()
+
+
+def test_a_traceback_on_the_console_keeps_its_lines_and_no_other_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ValueError("\x1b[2J of a client\x07")
+
+    configure_logs("info", "console")
+    try:
+        fail()
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("a failure")
+    lines = without_colors(capsys.readouterr().err).removesuffix("\n").split("\n")
+    assert lines[-1] == r"ValueError: \x1b[2J of a client\x07"
+    assert any('raise ValueError("' in line for line in lines)
+    assert all(line.isprintable() for line in lines)
+
+
+def test_json_keeps_what_a_client_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    structlog.stdlib.get_logger("ours").info("request", path=HOSTILE)
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    assert orjson.loads(line)["path"] == HOSTILE
