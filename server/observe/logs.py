@@ -11,6 +11,14 @@ import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
+# What uvicorn says and nobody needs to hear; the beginnings of its messages.
+UNWANTED = (
+    # Of every offer of another protocol. Ignoring an offer is right (RFC 9110, 7.8), WebSockets are not meant to be there, and a
+    # client could fill the log. An offer that has to be refused has a line of our own.
+    "Unsupported upgrade request",
+    "No supported WebSocket library detected",
+)
+
 
 def configure_logs(level: str, log_format: str) -> None:
     """Set up structlog and the standard library's logging for this process; the arguments are LOG_LEVEL and LOG_FORMAT."""
@@ -49,6 +57,11 @@ def configure_logs(level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn.error").addFilter(_is_wanted)  # a second time changes nothing
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(UNWANTED)
 
 
 def _to_json(event: object, **_: object) -> str:

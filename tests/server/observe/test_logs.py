@@ -3,10 +3,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.observe.logs import configure_logs
 
@@ -15,7 +18,9 @@ from server.observe.logs import configure_logs
 def restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    filters = logging.getLogger("uvicorn.error").filters[:]
     yield
+    logging.getLogger("uvicorn.error").filters[:] = filters
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -86,3 +91,13 @@ def test_json_keeps_what_a_client_sent(capsys: pytest.CaptureFixture[str]) -> No
     structlog.stdlib.get_logger("ours").info("request", path=HOSTILE)
     (line,) = capsys.readouterr().err.split("\n")[:-1]
     assert orjson.loads(line)["path"] == HOSTILE
+
+
+def test_a_client_that_offers_an_upgrade_does_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    logger = logging.getLogger("uvicorn.error")
+    protocol: Any = SimpleNamespace(logger=logger, _should_upgrade_to_ws=lambda: False)
+    HttpToolsProtocol._unsupported_upgrade_warning(protocol)
+    logger.warning("another warning")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert orjson.loads(line)["event"] == "another warning"
