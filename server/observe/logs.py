@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from io import StringIO
@@ -17,6 +18,9 @@ UNWANTED = (
     # client could fill the log. An offer that has to be refused has a line of our own.
     "Unsupported upgrade request",
     "No supported WebSocket library detected",
+    # At the end of the process, about clients that did not finish their bodies or do not read their answers. That is no error of
+    # the server: all that was accepted is finished, or there is an error line of our own. Each such request has its access line.
+    "Cancel %s running task(s)",
 )
 
 
@@ -61,7 +65,9 @@ def configure_logs(level: str, log_format: str) -> None:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(UNWANTED)
+    # Tasks are cancelled at the end only; uvicorn has a traceback for those that had begun to answer.
+    is_end = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not is_end and not str(record.msg).startswith(UNWANTED)
 
 
 def _to_json(event: object, **_: object) -> str:

@@ -206,6 +206,11 @@ def test_no_failure_brings_a_text_or_its_tokens_into_the_log(tmp_path: Path, met
     assert "ids=" not in log
 
 
+def levels(server: Process) -> set[str]:
+    """The levels of all lines of a server that has ended."""
+    return {json.loads(line)["level"] for line in server.log}
+
+
 def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
     with real_server(tmp_path, DRAIN_LINGER_MS="2000") as server:
         wait_until_ready(server.url)
@@ -216,6 +221,21 @@ def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
             answer = client.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b'"draining"' in answer
+    assert levels(server) == {"info"}
+
+
+def test_a_client_that_does_not_read_its_answers_is_no_error_at_the_end(tmp_path: Path) -> None:
+    # No more requests than fit into what a pipelined head may have, and more answers than fit into the buffers of both sides.
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with real_server(tmp_path) as server:
+        wait_until_ready(server.url)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            client.sendall(request * (60_000 // len(request)))
+            time.sleep(1.0)
+            assert server.stop() == 0
+    assert levels(server) == {"info"}
 
 
 def test_a_large_body_is_answered_before_the_connection_ends(tmp_path: Path) -> None:
