@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import UnionType
@@ -41,8 +39,6 @@ def serve(**options: object) -> None:
 
         supportbot serve --port 9000 --bundle my-bundle --workers 2
     """
-    # Until the server handles signals itself, a stop is a plain end; nothing has been accepted yet.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load_settings({name: value for name, value in options.items() if value is not None})
         from server.serving import serve as run

@@ -43,7 +43,6 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
         return 0
 
     monkeypatch.setattr(serving, "serve", serve)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return given
 
 
@@ -133,6 +132,30 @@ def test_one_line_on_standard_output_says_where_and_what_and_its_curl_works(tmp_
         assert (answer["prediction"], answer["model"]) == ("billing", model)
         assert server.stop() == 0
         assert server.popen.stdout.read() == ""
+
+
+# A finder of modules that stands still when the server's imports begin, or have come half way.
+SLOW_IMPORT = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            print("importing, http://0.0.0.0:0", file=sys.stderr, flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["typer", "server.serving"])
+def test_a_signal_during_the_start_is_a_quiet_end(tmp_path: Path, number: signal.Signals, module: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(module=module), encoding="utf-8")
+    with real_server(tmp_path, (SUPPORTBOT, "serve"), PYTHONPATH=str(tmp_path)) as server:
+        server.popen.send_signal(number)
+        assert server.popen.wait(20) == 0
+    assert server.log == ["importing, http://0.0.0.0:0\n"]
 
 
 def test_with_logs_for_programs_there_is_no_line_for_people(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -152,6 +153,20 @@ def test_a_pass_that_hangs_does_not_hold_the_end_beyond_its_bound(tmp_path: Path
         assert server.stop() == 1
         response = stuck.result()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
+
+
+A_SLOW_RUN = A_HANGING_RUN.replace("time.sleep(1000)", "time.sleep(1)")
+
+
+def test_ctrl_c_finishes_what_was_accepted_without_the_delay_for_load_balancers(tmp_path: Path) -> None:
+    with server_with(tmp_path, A_SLOW_RUN, DRAIN_DELAY_MS="60000") as server, ThreadPoolExecutor(1) as pool:
+        wait_until_ready(server.url)
+        accepted = pool.submit(httpx2.post, f"{server.url}/classify", json={"text": "hello"}, timeout=30)
+        wait_for_line(server, "in the pass")
+        server.popen.send_signal(signal.SIGINT)
+        assert server.popen.wait(20) == 0
+        assert accepted.result().status_code == 200
+    assert not any("Traceback" in line for line in server.log)
 
 
 def test_a_second_signal_skips_the_waiting_but_not_one_in_the_same_breath(tmp_path: Path) -> None:
