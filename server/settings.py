@@ -6,6 +6,7 @@ a test checks that the list is complete.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from batching import BatchPolicy
 from models.bundle import embedded_bundle
 from server.observe.prediction_log import PredictionLog, PredictionLogError
 
+ENV_FILE = Path(".env")
 Milliseconds = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
 
 
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
     """What an operator can choose. Durations are in milliseconds here, and in seconds everywhere else."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+        env_file=ENV_FILE, env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
     )
 
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
@@ -190,11 +192,21 @@ def load_settings(options: Mapping[str, object] = MappingProxyType({})) -> Setti
     Raises `SettingsError` naming every variable or option that is wrong.
     """
     try:
+        _check_env_file(ENV_FILE)
         return Settings(**options)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(detail, options) for detail in error.errors())) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f".env: {error}") from error
+        raise SettingsError(f"{ENV_FILE}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_env_file(path: Path) -> None:
+    """Raise `OSError` for a file that is there and cannot be read. pydantic-settings passes over a folder or a broken link.
+
+    Docker makes a folder of a file that is to be mounted and is not there.
+    """
+    if os.path.lexists(path) and not path.is_fifo():  # a pipe can be opened only once
+        path.open("rb").close()
 
 
 def _fault(detail: ErrorDetails, options: Mapping[str, object]) -> str:

@@ -101,6 +101,12 @@ def test_a_wrong_value_names_the_option_or_the_variable_that_it_came_from(
     assert served == []
 
 
+def test_an_env_file_that_is_a_folder_stops_the_start(served: list[Settings]) -> None:
+    Path(".env").mkdir()
+    result = run("serve")
+    assert (result.exit_code, result.stderr, served) == (2, "error: .env: Is a directory\n", [])
+
+
 def test_the_version() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"supportbot {metadata.version('supportbot')}\n")

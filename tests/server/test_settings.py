@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,34 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "")
     assert load_settings().port == 8000
+
+
+def test_an_env_file_that_cannot_be_read_is_an_error_and_not_passed_over() -> None:
+    env = Path(".env")
+    env.mkdir()
+    with pytest.raises(SettingsError, match=r"^\.env: Is a directory$"):
+        load_settings()
+    env.rmdir()
+    env.symlink_to("missing")
+    with pytest.raises(SettingsError, match=r"^\.env: No such file or directory$"):
+        load_settings()
+    env.unlink()
+    env.write_text("PORT=9001", encoding="utf-8")
+    env.chmod(0)
+    if not os.access(env, os.R_OK):  # root can read it
+        with pytest.raises(SettingsError, match=r"^\.env: Permission denied$"):
+            load_settings()
+    env.unlink()
+    env.symlink_to("/dev/null")  # a way to have none
+    assert load_settings().port == 8000
+
+
+def test_an_env_file_may_be_a_pipe() -> None:
+    os.mkfifo(".env")
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(Path(".env").write_text, "PORT=9001\n", encoding="utf-8")
+        assert load_settings().port == 9001
+        written.result()
 
 
 def test_limits_that_contradict_each_other_are_refused(settings: Callable[..., Settings]) -> None:
