@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
@@ -138,6 +138,13 @@ class Settings(BaseSettings):
         "auto"
     )
     access_log: Annotated[bool, Field(description="log one line for each request, never its text")] = True
+
+    @field_validator("bundle", "prediction_log", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: object) -> object:
+        if value == "":  # as a path, it would be the current folder
+            raise PydanticCustomError("empty", "must not be empty")
+        return value
 
     def open_prediction_log(self) -> PredictionLog | None:
         """The prediction log, if one is wanted. Raises `SettingsError` when it cannot be written."""

@@ -101,6 +101,12 @@ def test_a_wrong_value_names_the_option_or_the_variable_that_it_came_from(
     assert served == []
 
 
+def test_an_empty_option_is_said_to_be_empty(served: list[Settings]) -> None:
+    result = run("serve", "--bundle", "", "--prediction-log=")
+    assert (result.exit_code, served) == (2, [])
+    assert result.stderr == "error: --bundle=: must not be empty\n--prediction-log=: must not be empty\n"
+
+
 def test_an_env_file_that_is_a_folder_stops_the_start(served: list[Settings]) -> None:
     Path(".env").mkdir()
     result = run("serve")

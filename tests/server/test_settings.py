@@ -54,9 +54,15 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert "\nWORKERS=y: " in str(error.value)
 
 
-def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PORT", "")
-    assert load_settings().port == 8000
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    Path(".env").write_text("".join(f"{name.upper()}=\n" for name in Settings.model_fields), encoding="utf-8")
+    settings = load_settings()
+    assert all(value == Settings.model_fields[name].default for name, value in settings)
+    # Nor does it hide what the file has.
+    Path(".env").write_text("BUNDLE=mine\n", encoding="utf-8")
+    assert load_settings().bundle == Path("mine")
 
 
 def test_an_env_file_that_cannot_be_read_is_an_error_and_not_passed_over() -> None:
