@@ -97,10 +97,10 @@ class Classifier:
 
     def warm_up(self) -> None:
         """Run passes of several shapes: the first customer shall neither pay for the first allocations nor find the first fault."""
-        ids = self.encode(self.manifest.goldens[0].text).ids
-        for length in (8, 32, self.manifest.max_length):
+        ids, limit = self.encode(self.manifest.goldens[0].text).ids, self.max_length
+        for length in sorted({min(8, limit), min(32, limit), limit}):  # no pass may be longer than the bundle reads
             self.logits([Encoding((ids * length)[:length], truncated=False)])
-        self.logits([Encoding(ids, truncated=False), Encoding((ids * 2)[: self.manifest.max_length], truncated=False)])
+        self.logits([Encoding(ids, truncated=False), Encoding((ids * 2)[:limit], truncated=False)])
 
 
 def softmax(logits: Floats) -> Floats:

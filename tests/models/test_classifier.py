@@ -99,6 +99,17 @@ def test_file_records_are_strict() -> None:
         FileRecord(sha256="ABC", bytes=1)
 
 
+@pytest.mark.parametrize("limit", [3, 16, 100])
+def test_the_warm_up_passes_nothing_that_is_longer_than_the_limit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(embedded_bundle())
+    bundle.manifest = bundle.manifest.model_copy(update={"max_length": limit})
+    classifier = Classifier(bundle)
+    lengths: list[int] = []
+    monkeypatch.setattr(classifier, "logits", lambda encodings: lengths.extend(map(len, encodings)))
+    classifier.warm_up()
+    assert max(lengths) == limit
+
+
 def test_a_length_that_the_model_does_not_have_is_found_by_the_warm_up() -> None:
     bundle = Bundle.open(embedded_bundle())
     bundle.manifest = bundle.manifest.model_copy(update={"max_length": 300})

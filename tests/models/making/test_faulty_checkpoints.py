@@ -125,6 +125,17 @@ def test_weights_in_half_precision_are_built_in_float32(kind: str, folder: Path)
     assert same_logits(model.float(), bundle)
 
 
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_a_limit_of_few_tokens_is_built_tuned_and_warmed_up(engine: str, folder: Path) -> None:
+    save(folder, "Bert", max_position_embeddings=16)
+    result, bundle = build(folder, "--max-length", "16", "--engine", engine)
+    assert result.exit_code == 0, result.stderr
+    Classifier.open(bundle).warm_up()
+    tuned = run("tune", bundle, "--seconds", "1")
+    assert tuned.exit_code == 0, tuned.stderr
+    assert "BATCH_MAX_TOKENS=" in tuned.stdout
+
+
 def test_weights_in_shards(folder: Path) -> None:
     model = save(folder, "Bert")
     (folder / "model.safetensors").unlink()
