@@ -79,7 +79,7 @@ def test_every_setting_is_listed_with_its_default_and_meaning_and_no_other_is() 
 def test_every_setting_that_a_page_names_exists() -> None:
     # In capitals, with an underscore: nothing else in these pages looks so, but for what is listed.
     named = set(re.findall(r"\b(?<!-)[A-Z]+(?:_[A-Z]+)+\b", EVERYTHING))
-    others = {"PIP_EXTRA_INDEX_URL", "OPENBLAS_CORETYPE", "MODEL_CARD"}
+    others = {"PIP_EXTRA_INDEX_URL", "OPENBLAS_CORETYPE", "MODEL_CARD", "UI_PORT"}
     assert named - others <= {name.upper() for name in Settings.model_fields}
 
 
@@ -117,6 +117,12 @@ def test_every_python_module_that_a_page_runs_exists() -> None:
 
 def test_every_scenario_of_the_load_tests_is_listed_and_no_other_is() -> None:
     assert [row[0].strip("`") for row in table(page("load-tests.md"), "| scenario | is |")] == list(SCENARIOS)
+
+
+def test_every_option_of_the_load_tests_is_listed_and_no_other_is() -> None:
+    listed = {row[0].strip("`") for row in table(page("load-tests.md"), "| variable | default | meaning |")}
+    read = re.findall(r'"([A-Z_]+)"', (ROOT / "loadtest" / "options.py").read_text(encoding="utf-8"))
+    assert listed == set(read)
 
 
 def test_every_route_is_listed_and_no_other_is() -> None:
