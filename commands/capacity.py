@@ -16,7 +16,17 @@ import orjson
 import typer
 
 from commands.console import fail, progress_bar, say
-from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, check_used, table_format
+from commands.inputs import (
+    FILE_OF_TEXTS,
+    BundleOption,
+    Delimiter,
+    Encoding,
+    InputFormat,
+    TextColumn,
+    check_files,
+    check_used,
+    table_format,
+)
 from models.bundle import BundleError
 from models.tables import TableError, TableFormat
 from server.settings import SettingsError, load_settings
@@ -36,7 +46,7 @@ TERMINATED = 128 + signal.SIGTERM
 def capacity(
     slo_p99_ms: Annotated[float, typer.Option(min=1, max=10_000, help="The bound on the 99th percentile of latency.")] = 250,
     load: Annotated[float | None, typer.Option(min=0.1, max=1e9, help="Texts a second to count the machines for.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="as the settings say")] = None,
+    bundle: BundleOption = None,
     url: Annotated[str | None, typer.Option(help="A running server to measure instead, http://HOST:PORT.")] = None,
     remote: Annotated[bool, typer.Option("--remote", help="Allow a --url on another machine.")] = False,
     data: Annotated[

@@ -13,10 +13,12 @@ import typer
 from commands.console import fail, progress_bar, say, stderr
 from commands.inputs import (
     FILE_OF_TEXTS,
+    BundleOption,
     Delimiter,
     Encoding,
     InputFormat,
     TextColumn,
+    bundle_folder,
     check_files,
     check_used,
     rows_in,
@@ -25,14 +27,14 @@ from commands.inputs import (
 from commands.output import STANDARD_OUTPUT, Output
 from commands.results import Format, writer
 from models.bulk import classify_rows
-from models.bundle import BundleError, embedded_bundle
+from models.bundle import BundleError
 from models.tables import STANDARD_INPUT, BadRow, Row, TableError, TableFormat, fault_of, read_table
 
 
 def classify(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify; without any, --file or standard input.")] = None,
     file: Annotated[list[Path] | None, typer.Option(help=f"Texts: {FILE_OF_TEXTS}. May be repeated.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="the embedded one")] = None,
+    bundle: BundleOption = None,
     text_column: TextColumn = None,
     input_format: InputFormat = None,
     delimiter: Delimiter = None,
@@ -63,7 +65,7 @@ def classify(
     table = table_format(input_format, delimiter, encoding, text_column)
     files = _files(texts, file, table, output)
     try:
-        classifier = Classifier.open(bundle or embedded_bundle())
+        classifier = Classifier.open(bundle_folder(bundle))
         classifier.self_check()
     except (BundleError, SelfCheckFailed) as error:
         fail(str(error), 1)

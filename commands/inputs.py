@@ -13,9 +13,21 @@ import typer
 
 from commands.console import fail, stderr
 from models.tables import STANDARD_INPUT, Kind, TableError, TableFormat, kind_of, source_name
+from server.settings import SettingsError, load_bundle
 
 FILE_OF_TEXTS = "CSV, TSV, JSON, JSON Lines or one text a line, gzipped or not; - is standard input"
 
+
+def _folder(value: str) -> Path:
+    if not value:  # as a path, it would be the current folder
+        raise typer.BadParameter("must not be empty")
+    return Path(value)
+
+
+_BUNDLE = "The bundle's folder."
+_OF_SETTINGS = "BUNDLE of the settings"
+BundleOption = Annotated[Path | None, typer.Option(parser=_folder, help=_BUNDLE, show_default=_OF_SETTINGS)]
+BundleArgument = Annotated[Path | None, typer.Argument(parser=_folder, help=_BUNDLE, show_default=_OF_SETTINGS)]
 TextColumn = Annotated[str | None, typer.Option(help="The column or key of the text.", show_default="text")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column or key of the label.", show_default="label")]
 InputFormat = Annotated[Kind | None, typer.Option(help="How texts are laid out in the files.", show_default="told by the name")]
@@ -31,6 +43,16 @@ Encoding = Annotated[
 ]
 
 _DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+
+
+def bundle_folder(given: Path | None) -> Path:
+    """The bundle to work with: the given one, else the one that `serve` would serve. Ends the command for a wrong setting."""
+    if given is not None:
+        return given
+    try:
+        return load_bundle()
+    except SettingsError as error:
+        fail(str(error))
 
 
 def table_format(

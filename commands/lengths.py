@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from commands.console import fail, progress_bar, say
-from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, table_format
+from commands.inputs import FILE_OF_TEXTS, BundleOption, Delimiter, Encoding, InputFormat, TextColumn, check_files, table_format
 from models.bundle import Bundle, BundleError
 from models.lengths import LONGEST, MOST_TRUNCATED, percent
 from models.tables import TableError, source_name
@@ -25,7 +25,7 @@ BAR = 32
 
 def lengths(
     file: Annotated[Path, typer.Argument(help=f"Texts: {FILE_OF_TEXTS}. Or the server's prediction log.")],
-    bundle: Annotated[Path | None, typer.Option(help="The bundle's folder.", show_default="as the settings say")] = None,
+    bundle: BundleOption = None,
     text_column: TextColumn = None,
     input_format: InputFormat = None,
     delimiter: Delimiter = None,

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.console import fail, progress_bar, say
-from commands.inputs import FILE_OF_TEXTS, Delimiter, Encoding, InputFormat, TextColumn, check_files, check_used, table_format
-from models.bundle import BundleError, embedded_bundle
+from commands.inputs import (
+    FILE_OF_TEXTS,
+    BundleArgument,
+    Delimiter,
+    Encoding,
+    InputFormat,
+    TextColumn,
+    bundle_folder,
+    check_files,
+    check_used,
+    table_format,
+)
+from models.bundle import BundleError
 from models.tables import TableError, TableFormat
 
 if TYPE_CHECKING:
@@ -20,7 +31,7 @@ NEEDS_MATPLOTLIB = "--plot needs matplotlib: run `make setup-build`, or install 
 
 
 def tune(
-    bundle: Annotated[Path | None, typer.Argument(help="The bundle's folder.", show_default="the embedded one")] = None,
+    bundle: BundleArgument = None,
     data: Annotated[
         Path | None,
         typer.Option(help=f"Texts like those that will be served: {FILE_OF_TEXTS}.", show_default="lengths as tickets have"),
@@ -54,7 +65,7 @@ def tune(
     check_used(table, data, "--data")
     check_files([data] if data else [], *filter(None, (plot, write)))
     _check_outputs(plot, write)
-    folder, cores = bundle or embedded_bundle(), usable_cores()
+    folder, cores = bundle_folder(bundle), usable_cores()
     try:
         classifier = Classifier.open(folder)
         classifier.self_check()

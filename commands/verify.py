@@ -12,7 +12,18 @@ import typer
 from rich.markup import escape
 
 from commands.console import fail, progress_bar, say, stderr
-from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, check_used, table_format
+from commands.inputs import (
+    BundleArgument,
+    Delimiter,
+    Encoding,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    bundle_folder,
+    check_files,
+    check_used,
+    table_format,
+)
 from models.bundle import MANIFEST, BundleError
 from models.tables import TableError, source_name
 
@@ -27,7 +38,7 @@ NEEDS_ONNX = "a checkpoint as reference needs onnx and safetensors: run `make se
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    bundle: BundleArgument = None,
     data: Annotated[list[Path] | None, typer.Option(help="Labelled texts to measure on, as for train. May be repeated.")] = None,
     reference: Annotated[
         Path | None,
@@ -78,7 +89,7 @@ def verify(
     table = table_format(input_format, delimiter, encoding, text_column, label_column)
     check_used(table, data, "--data")
     check_files(data or [])
-    classifier = _open(bundle)
+    classifier = _open(bundle_folder(bundle))
     other = _open_reference(reference, classifier) if reference else None
     tokens = _compare_tokens(reference, classifier) if reference and _is_checkpoint(reference) else None
     try:

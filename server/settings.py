@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -28,16 +28,31 @@ class SettingsError(Exception):
     """Raised when a setting is out of its bounds; the message names each variable, its value and what is wrong."""
 
 
-class Settings(BaseSettings):
-    """What an operator can choose. Durations are in milliseconds here, and in seconds everywhere else."""
+Kind = TypeVar("Kind", bound="BundleSetting")
+
+
+class BundleSetting(BaseSettings):
+    """The setting that not only the server has: which model. It is read by itself, so that no other setting is in the way."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
     )
 
+    bundle: Annotated[Path, Field(description="folder of the model bundle to serve")] = embedded_bundle()
+
+    @field_validator("bundle", "prediction_log", mode="before", check_fields=False)
+    @classmethod
+    def _refuse_empty(cls, value: object) -> object:
+        if value == "":  # as a path, it would be the current folder
+            raise PydanticCustomError("empty", "must not be empty")
+        return value
+
+
+class Settings(BundleSetting):
+    """What an operator can choose. Durations are in milliseconds here, and in seconds everywhere else."""
+
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8000
-    bundle: Annotated[Path, Field(description="folder of the model bundle to serve")] = embedded_bundle()
     bundle_timeout: Annotated[
         float,
         Field(
@@ -139,13 +154,6 @@ class Settings(BaseSettings):
     )
     access_log: Annotated[bool, Field(description="log one line for each request, never its text")] = True
 
-    @field_validator("bundle", "prediction_log", mode="before")
-    @classmethod
-    def _refuse_empty(cls, value: object) -> object:
-        if value == "":  # as a path, it would be the current folder
-            raise PydanticCustomError("empty", "must not be empty")
-        return value
-
     def open_prediction_log(self) -> PredictionLog | None:
         """The prediction log, if one is wanted. Raises `SettingsError` when it cannot be written."""
         if self.prediction_log is None:
@@ -198,9 +206,18 @@ def load_settings(options: Mapping[str, object] = MappingProxyType({})) -> Setti
 
     Raises `SettingsError` naming every variable or option that is wrong.
     """
+    return _load(Settings, options)
+
+
+def load_bundle() -> Path:
+    """The folder of BUNDLE, from the environment and `.env`, for commands that have no other setting. Raises `SettingsError`."""
+    return _load(BundleSetting, {}).bundle
+
+
+def _load(kind: type[Kind], options: Mapping[str, object]) -> Kind:
     try:
         _check_env_file(ENV_FILE)
-        return Settings(**options)  # type: ignore[arg-type]
+        return kind(**options)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(detail, options) for detail in error.errors())) from error
     except (OSError, UnicodeDecodeError) as error:

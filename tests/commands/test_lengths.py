@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 
 from commands.lengths import lengths
 from loadtest.corpus import tickets
-from loadtest.settings import NAMES
 
 
 def run(*arguments: str | Path) -> Result:
@@ -23,13 +22,6 @@ def run(*arguments: str | Path) -> Result:
 
 def record(tokens: int, truncated: bool = False) -> str:
     return json.dumps({"time": "2026-11-25T10:00:00Z", "label": "billing", "tokens": tokens, "truncated": truncated}) + "\n"
-
-
-@pytest.fixture(autouse=True)
-def _default_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_command_measures_with_the_settings_of_the_server_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

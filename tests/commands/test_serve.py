@@ -31,11 +31,8 @@ SPECIAL |= {"prediction_log_text": "true"}
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
-    """What `serve` would have served with, in a clean environment and an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What `serve` would have served with."""
     given: list[Settings] = []
 
     def serve(settings: Settings) -> int:

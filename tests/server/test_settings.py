@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle import embedded_bundle
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import Settings, SettingsError, load_bundle, load_settings
 
 pytestmark = pytest.mark.usefixtures("settings")  # a clean environment, an empty current folder
 
@@ -83,6 +83,20 @@ def test_an_env_file_that_cannot_be_read_is_an_error_and_not_passed_over() -> No
     env.unlink()
     env.symlink_to("/dev/null")  # a way to have none
     assert load_settings().port == 8000
+
+
+def test_the_bundle_alone_is_read_as_it_is_with_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_bundle() == load_settings().bundle == embedded_bundle()
+    Path(".env").write_text("BUNDLE=of-the-file\n", encoding="utf-8")
+    assert load_bundle() == load_settings().bundle == Path("of-the-file")
+    monkeypatch.setenv("BUNDLE", "of-the-environment")
+    assert load_bundle() == load_settings().bundle == Path("of-the-environment")
+    monkeypatch.setenv("LOG_LEVEL", "INFO")  # not ours, perhaps, and nothing to a command that does not serve
+    assert load_bundle() == Path("of-the-environment")
+    Path(".env").unlink()
+    Path(".env").mkdir()
+    with pytest.raises(SettingsError, match=r"^\.env: Is a directory$"):
+        load_bundle()
 
 
 def test_an_env_file_may_be_a_pipe() -> None:
