@@ -37,7 +37,7 @@ from typing import Generic, Self, TypeVar
 from batching.callers import Caller, Entry, Outcome, Register
 from batching.errors import BatcherClosed, BatcherStalled, BatchingError, DeadlineExceeded, DeadlineUnmeetable, QueueFull
 from batching.policy import BatchPolicy, Priority
-from batching.queue import BatchQueue, FlushReason
+from batching.queue import BatchQueue, Divide, FlushReason, undivided
 from batching.statistics import BatcherStatistics, DropReason, PassReport
 from batching.workers import Workers
 
@@ -71,6 +71,7 @@ class Batcher(Generic[T, R]):
     `process` is given a list of items and what it returns is awaited: as many results in the same order. It decides where the work
     runs (a worker thread, a process, inline); a coroutine function begins at the loop's next turn, a plain function that returns a
     future can begin at once. `cost` says what an item costs on the scale of `policy.max_cost`; the default is 1 each.
+    `divide` tells, for items of some costs, which are better passed apart: then no caller waits for a pass that is not its own.
     Items whose `key` is equal are computed once if they are on their way at the same time; None shares with nobody.
     `on_pass` is told of each pass that ended or was given up. `drain_timeout` bounds, in seconds, how long leaving the `async with`
     block waits for accepted items.
@@ -89,6 +90,7 @@ class Batcher(Generic[T, R]):
         *,
         cost: Callable[[T], int] = _one,
         key: Callable[[T], Hashable] = _unshared,
+        divide: Divide = undivided,
         on_pass: Callable[[PassReport], None] = _nobody,
         drain_timeout: float = 10.0,
         clock: Callable[[], float] | None = None,
@@ -101,7 +103,7 @@ class Batcher(Generic[T, R]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = clock or _never_opened
         self._register = Register[T, R]()
-        self._queue = BatchQueue[Entry[T, R]](self.policy)
+        self._queue = BatchQueue[Entry[T, R]](self.policy, divide)
         self._workers = Workers(process, self.policy, self._register, self._now, self._on_free, on_pass)
         self._reserved: Counter[Priority] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -308,7 +310,7 @@ class Batcher(Generic[T, R]):
             raise DeadlineExceeded
         # With a free worker nothing is refused: it costs nobody a place, and if all were refused, no pass would ever show that the
         # pace has become another.
-        if self._workers.has_free() or not self._workers.pace.is_sound or left >= self._ample_time(costs):
+        if self._workers.free or not self._workers.pace.is_sound or left >= self._ample_time(costs):
             return
         start = min(self._workers.remaining_times(), default=0.0)
         work = self._drain_time(self._queue.cost_ahead(priority), costs)
@@ -465,13 +467,13 @@ class Batcher(Generic[T, R]):
         self._cancel_timer()
         assert self._loop is not None
         now = max(self._clock(), not_before)
-        while self._workers.has_free():
+        while self._workers.free:
             # Their timers may be late, if the loop is.
             for entry in self._queue.drop_lapsed(now):
                 self._register.expire(entry.callers)
                 self._register.settle(entry)
                 self._dropped[DropReason.EXPIRED] += 1
-            batch = self._queue.take(now)
+            batch = self._queue.take(now, self._workers.free, self._workers.pace.worthwhile_cost)
             if batch is None:
                 if (window_end := self._queue.window_end()) is not None:
                     self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch, window_end)

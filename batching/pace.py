@@ -20,6 +20,8 @@ FEWEST: Final = 24
 SPREAD: Final = 2.0
 # A new fit is due when one in so many passes is new.
 REFIT: Final = 12
+# Of a pass's time, the share that its start may take before it is worth waiting for company.
+START_SHARE: Final = 0.2
 # Of refining the slope on what is left of the seconds; more change little.
 ROUNDS: Final = 3
 
@@ -80,6 +82,12 @@ class Pace:
         """The fitted line; without one, seconds in proportion to the cost, as in the recent passes; 0 before any pass."""
         self._refresh()
         return self._fitted or self._proportional
+
+    @property
+    def worthwhile_cost(self) -> float:
+        """The cost from which on the start takes at most `START_SHARE` of a pass; 0 while starts are not known to take anything."""
+        line = self.line
+        return line.start / line.slope * (1 / START_SHARE - 1) if line.start else 0.0
 
     def drain_time(self, cost: float, batch_cost: float, workers: int) -> float:
         """Seconds that `workers` need for `cost` in batches of `batch_cost`."""

@@ -5,7 +5,8 @@ Invariants (the tests cite the numbers):
 1. An entry is in the queue from `push` until `take`, `drop_lapsed` or `clear` hands it out or `discard` removes it, and never comes
    back.
 2. A batch is of one class, oldest first, and holds the oldest entry of its class.
-3. A batch holds 1 to `max_items` entries, and its costs add up to `max_cost` at most unless it is a single entry.
+3. A batch holds 1 to `max_items` entries, and its costs add up to its budget at most unless it is a single entry. The budget is at
+   most `max_cost`.
 4. A batch leaves at once when it is full, or when a worker is free and the policy flushes idle workers, or on draining; otherwise
    when the oldest entry of its class has waited the window, counted from that entry's own `push` and from nothing else.
 5. Without entries there is nothing to wait for: `window_end()` is None.
@@ -15,6 +16,15 @@ Invariants (the tests cite the numbers):
    of each.
 8. After `drop_lapsed`, no entry whose deadline has come leaves in a batch.
 
+9. While idle workers are flushed, a batch's budget is its class's share for one worker: the cost queued over the free workers when
+   several are free; else over all workers, but at least the cost that is worth a pass.
+
+10. What `divide` would pass apart does not leave together.
+
+The share is guided self-scheduling (Polychronopoulos, Kuck 1987): of what is left, a worker that becomes free takes one part in
+as many as there are workers. A long queue leaves in batches as full as they can be, which costs the fewest passes. The shorter the
+queue, the smaller the batches: a text does not wait for the work of batch-mates that another worker could do meanwhile.
+
 Weights are those of start-time fair queueing (Goyal, Vin, Cheng 1996): each class has a start tag, which a batch moves on by its
 cost over the weight, and the lowest tag is served. The tag of a class with nothing to send moves along with the one that is served,
 so that nobody saves up credit.
@@ -22,8 +32,9 @@ so that nobody saves up credit.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -65,6 +76,15 @@ class Queueable(Protocol):
 E = TypeVar("E", bound=Queueable)
 
 
+# Divides items of these costs into passes, as indices: an engine may do better with unlike items apart.
+Divide = Callable[[Sequence[int]], Sequence[Sequence[int]]]
+
+
+def undivided(costs: Sequence[int]) -> Sequence[Sequence[int]]:
+    """All in one pass."""
+    return [range(len(costs))]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[E]):
     """What one pass will work on, oldest first, and why it left."""
@@ -91,8 +111,9 @@ class _Lane(Generic[E]):
 class BatchQueue(Generic[E]):
     """Entries that wait for a pass. All mutable state is in the lanes and `draining`."""
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    def __init__(self, policy: BatchPolicy, divide: Divide = undivided) -> None:
         self._policy = policy
+        self._divide = divide
         self._horizon = max(policy.look_ahead, policy.max_items)
         # In the order in which equal start tags are served.
         self._lanes: dict[Priority, _Lane[E]] = {
@@ -149,18 +170,32 @@ class BatchQueue(Generic[E]):
                 dropped += lapsed
         return dropped
 
-    def take(self, now: float) -> Batch[E] | None:
-        """The batch that leaves now on a free worker, or None when there is nothing to do before `window_end()`."""
+    def take(self, now: float, free_workers: int = 1, worthwhile_cost: float = 1.0) -> Batch[E] | None:
+        """The batch that leaves now on one of the free workers, or None when there is nothing to do before `window_end()`.
+
+        `worthwhile_cost` is what a pass should cost at least, as far as so much waits, because it costs something by itself.
+        """
         ready = {lane: reason for lane in self._lanes.values() if (reason := self._reason_to_leave(lane, now)) is not None}
         if not ready:
             return None
         lane = min(ready, key=lambda lane: lane.start)
         reason = ready[lane]
-        if len(lane.entries) <= self._policy.max_items and lane.cost <= self._policy.max_cost:
-            chosen = list(lane.entries)
+        budget = self._budget(lane, free_workers, worthwhile_cost)
+        seen = list(islice(lane.entries.items(), self._horizon))
+        if len(seen) <= self._policy.max_items and lane.cost <= budget:
+            indices = list(range(len(seen)))
         else:
-            chosen = self._choose(lane)
-            reason = FlushReason.FULL if len(chosen) == self._policy.max_items else FlushReason.COST
+            indices = self._choose(seen, budget)
+            if len(indices) == self._policy.max_items:
+                reason = FlushReason.FULL
+            elif budget == self._policy.max_cost:
+                reason = FlushReason.COST
+        if len(indices) > 1:
+            indices = self._one_pass(seen, indices)
+        chosen = [seen[index][0] for index in indices]
+        for index in range(indices[-1]):
+            if index not in indices:
+                lane.entries[seen[index][0]] += 1
         for other in self._lanes.values():
             if other not in ready:  # empty, or within its window: it saves up no credit
                 other.start = max(other.start, lane.start)
@@ -194,9 +229,18 @@ class BatchQueue(Generic[E]):
             return FlushReason.IDLE
         return FlushReason.WINDOW if now >= next(iter(lane.entries)).queued_at + self._policy.window else None
 
-    def _choose(self, lane: _Lane[E]) -> list[E]:
-        """Of more than fits in a batch: the oldest, then those whose turn it is, then those nearest to the oldest in cost."""
-        seen = list(islice(lane.entries.items(), self._horizon))
+    def _budget(self, lane: _Lane[E], free_workers: int, worthwhile_cost: float) -> float:
+        policy = self._policy
+        if not policy.idle_flush:
+            return policy.max_cost  # whoever waits for company is to have it
+        share = lane.cost / free_workers if free_workers > 1 else max(lane.cost / policy.workers, worthwhile_cost)
+        return min(policy.max_cost, share)
+
+    def _choose(self, seen: Sequence[tuple[E, int]], budget: float) -> list[int]:
+        """Of more than fits in a batch: the oldest, then those whose turn it is, then those nearest to the oldest in cost.
+
+        `seen` has the oldest entries with how often each was passed over; returns indices, in order.
+        """
         oldest = seen[0][0]
         chosen = {0}
         count, cost = 1, oldest.cost
@@ -204,19 +248,24 @@ class BatchQueue(Generic[E]):
         for index, (entry, passed_over) in enumerate(seen[1:], start=1):
             if passed_over < self._policy.max_passed_over:
                 break
-            if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
-                return [entry for entry, _ in seen[:index]]
+            if count == self._policy.max_items or cost + entry.cost > budget:
+                return list(range(index))
             chosen.add(index)
             count, cost = count + 1, cost + entry.cost
         others = [index for index in range(1, len(seen)) if index not in chosen]
         for index in sorted(others, key=lambda index: abs(seen[index][0].cost - oldest.cost)):
             entry = seen[index][0]
             # The first that does not fit ends it: a smaller one from farther away would fill the batch, but not match it.
-            if count == self._policy.max_items or cost + entry.cost > self._policy.max_cost:
+            if count == self._policy.max_items or cost + entry.cost > budget:
                 break
             chosen.add(index)
             count, cost = count + 1, cost + entry.cost
-        for index in range(max(chosen)):
-            if index not in chosen:
-                lane.entries[seen[index][0]] += 1
-        return [seen[index][0] for index in sorted(chosen)]
+        return sorted(chosen)
+
+    def _one_pass(self, seen: Sequence[tuple[E, int]], indices: Sequence[int]) -> list[int]:
+        """Of those chosen, the ones that are passed together with the oldest, unless one whose turn it is would be passed over."""
+        groups = self._divide([seen[index][0].cost for index in indices])
+        chosen = sorted(indices[place] for place in next(group for group in groups if 0 in group))
+        left_out = (index for index in range(chosen[-1]) if index not in chosen and seen[index][1] >= self._policy.max_passed_over)
+        first = next(left_out, math.inf)
+        return [index for index in chosen if index < first]

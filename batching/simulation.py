@@ -31,8 +31,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
+from batching.pace import Pace
 from batching.policy import BatchPolicy, Priority
-from batching.queue import BatchQueue
+from batching.queue import BatchQueue, Divide, undivided
 
 # The seconds of a pass over items of these costs, on a core of its own while no other is busy.
 PassSeconds = Callable[[Sequence[int]], float]
@@ -99,12 +100,18 @@ class Machine:
         return used / busy / (1 + (self.slowdown - 1) * share)
 
 
-def simulate(items: Sequence[Item], policy: BatchPolicy, seconds: PassSeconds, machine: Machine | None = None) -> list[Pass]:
+def simulate(
+    items: Sequence[Item],
+    policy: BatchPolicy,
+    seconds: PassSeconds,
+    machine: Machine | None = None,
+    divide: Divide = undivided,
+) -> list[Pass]:
     """Let items arrive at their moments, which are in order, and answer all that find a place; returns the passes by their start.
 
     A pass over items of some costs takes `seconds(costs)` of a core.
     """
-    return _Run(policy, seconds, machine or Machine()).passes(items)
+    return _Run(policy, seconds, machine or Machine(), divide).passes(items)
 
 
 class _Cores:
@@ -165,16 +172,17 @@ class _Thread:
 class _Run:
     """One simulation; all its mutable state is here, in the cores and in the two threads. Its methods are what follows on what."""
 
-    def __init__(self, policy: BatchPolicy, seconds: PassSeconds, machine: Machine) -> None:
+    def __init__(self, policy: BatchPolicy, seconds: PassSeconds, machine: Machine, divide: Divide) -> None:
         self._policy = policy
         self._seconds = seconds
         self._machine = machine
-        self._queue = BatchQueue[Item](policy)
+        self._queue = BatchQueue[Item](policy, divide)
         self._cores = _Cores(machine)
         self._client = _Thread(self._cores)
         self._loop = _Thread(self._cores)
         self._places = count()
         self._busy_workers = 0
+        self._pace = Pace()
         self._waiting: deque[tuple[float, Pass]] = deque()
         self._dispatch_scheduled = False
         self._passes: list[Pass] = []
@@ -225,7 +233,10 @@ class _Run:
 
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
-        while self._busy_workers < self._policy.workers and (batch := self._queue.take(self._cores.now)) is not None:
+        while free := self._policy.workers - self._busy_workers:
+            batch = self._queue.take(self._cores.now, free, self._pace.worthwhile_cost)
+            if batch is None:
+                break
             self._busy_workers += 1
             self._passes.append(Pass(self._cores.now, batch.entries))
             self._note_passed_over(batch.entries[-1])
@@ -240,6 +251,7 @@ class _Run:
 
     def _end(self, one: Pass) -> None:
         one.ended = self._cores.now
+        self._pace.observe(sum(one.costs), one.ended - one.started)
         self._loop.waiting.append((0.0, self._free_worker))
         self._loop.waiting.extend((self._machine.loop_item / 2, partial(self._answer, item)) for item in one.items)
 

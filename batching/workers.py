@@ -97,9 +97,10 @@ class Workers(Generic[T, R]):
         """How many batches may run at the same time."""
         return max(0, min(self._policy.workers, 2 * self._policy.workers - self.hung))
 
-    def has_free(self) -> bool:
-        """True when a batch may start."""
-        return self.busy < self.available
+    @property
+    def free(self) -> int:
+        """How many batches may start now."""
+        return max(0, self.available - self.busy)
 
     def entries(self) -> Iterator[Entry[T, R]]:
         """What is in flight and somebody waits for."""
@@ -263,7 +264,7 @@ class Workers(Generic[T, R]):
         self._release(run)
         if not groups:
             return
-        if self.has_free():
+        if self.free:
             self._start(_Run(run.reason, groups, run.extra_left, self._clock(), is_halved=True))
         else:
             self._register.fail((entry for group in groups for entry in group), make, cause)

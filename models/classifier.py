@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -53,14 +54,22 @@ class Classifier:
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order. Raises `ArithmeticError` if a logit is not finite."""
-        scores = softmax(self.logits(encodings) / self.manifest.temperature)
-        if not np.isfinite(scores).all():
+        return [self._prediction(row) for row in self.logits(encodings).tolist()]
+
+    def _prediction(self, logits: Sequence[float]) -> Prediction:
+        """By softmax, as `softmax` has it. For a few labels, NumPy would take ten times as long, and more after a pause."""
+        highest, temperature = max(logits), self.manifest.temperature
+        exponentials = [math.exp((logit - highest) / temperature) for logit in logits]
+        total = math.fsum(exponentials)
+        if not math.isfinite(total):
             raise ArithmeticError(f"{self.identity} computed values that are not finite")
-        best = scores.argmax(axis=1)
-        return [
-            Prediction(self.labels[winner], row[winner], tuple(row))
-            for winner, row in zip(best.tolist(), scores.tolist(), strict=True)
-        ]
+        scores = tuple(exponential / total for exponential in exponentials)
+        winner = logits.index(highest)
+        return Prediction(self.labels[winner], scores[winner], scores)
+
+    def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Divide texts of these lengths, in tokens, into the forward passes that `predict` would make of them, as indices."""
+        return self._engine.divide(lengths)
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels], before temperature."""

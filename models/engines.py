@@ -29,6 +29,9 @@ class Engine(Protocol):
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels], in the order of the encodings; at least one encoding."""
 
+    def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The passes that `logits` makes of texts of these lengths, as indices."""
+
 
 class PackedEngine:
     """The padding-free graph that `models.making.graph` writes; its inputs are `models.passes.INPUTS`."""
@@ -45,6 +48,10 @@ class PackedEngine:
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels]."""
         return packed_logits(self._session, encodings)
+
+    def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The passes that `logits` makes of texts of these lengths, as indices."""
+        return passes.plan(lengths)
 
 
 def packed_logits(session: ort.InferenceSession, encodings: Sequence[Encoding]) -> Floats:
@@ -72,9 +79,13 @@ class PaddedEngine:
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels]."""
         logits = np.empty((len(encodings), self._labels), dtype=np.float32)
-        for group in near_length_groups([len(encoding) for encoding in encodings]):
+        for group in self.divide([len(encoding) for encoding in encodings]):
             logits[group] = self.run([encodings[index] for index in group])
         return logits
+
+    def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The passes that `logits` makes of texts of these lengths, as indices."""
+        return near_length_groups(lengths)
 
     def run(self, encodings: Sequence[Encoding]) -> Floats:
         """One padded pass."""

@@ -12,6 +12,7 @@ argument in full, and `supportbot verify` and the tests try it on random batches
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
 
@@ -36,12 +37,15 @@ ALIGNMENT: Final = 16
 NARROWEST_ROW: Final = 32
 WIDEST_SHARED_ROW: Final = 128
 # The cost of a pass, in units of one token's products (MiniLM-L6, one thread: 62 us): to start it, for each slot in a row, and for
-# each cell of the attention matrix. Fitted to attention measured alone at widths of 32 to 256 (docs/engine.md).
-PASS_COST: Final = 6.0
+# each cell of the attention matrix. The first is by what a pass takes in the server, 0.85 ms with the way to its thread and back; the
+# others are fitted to attention measured alone at widths of 32 to 256 (docs/engine.md).
+PASS_COST: Final = 14.0
 SLOT_COST: Final = 0.03
 CELL_COST: Final = 0.0018
 # More tokens in a pass make no product faster, but its intermediate values larger than the cache.
 MOST_TOKENS: Final = 512
+# Layouts of lone texts up to this many tokens are kept.
+MOST_KEPT_TOKENS: Final = 128
 # Far below any score, and far from overflowing when a score is added: its share after softmax is exactly 0.
 HIDDEN: Final = np.float32(-1e30)
 
@@ -112,8 +116,18 @@ def _cost(lengths: Sequence[int]) -> float:
 
 
 def feeds(encodings: Sequence[Encoding]) -> dict[str, Array]:
-    """The graph's inputs for one pass over these texts, laid end to end in this order."""
-    lengths = [len(encoding) for encoding in encodings]
+    """The graph's inputs for one pass over these texts, laid end to end in this order.
+
+    All arrays but `input_ids` may be shared with other passes; they are read-only.
+    """
+    ids = [token for encoding in encodings for token in encoding.ids]
+    lengths = tuple(len(encoding) for encoding in encodings)
+    layout = _kept_layout(lengths) if len(ids) <= MOST_KEPT_TOKENS and len(lengths) == 1 else _layout(lengths)
+    return {"input_ids": np.array(ids, dtype=np.int64), **layout}
+
+
+def _layout(lengths: Sequence[int]) -> dict[str, Array]:
+    """The inputs that depend on the texts' lengths alone."""
     count, width, places = place(lengths)
     sizes = np.array(lengths)
     starts = np.cumsum(sizes) - sizes
@@ -135,8 +149,7 @@ def feeds(encodings: Sequence[Encoding]) -> dict[str, Array]:
     places_in_text = np.arange(longest)
     inside = places_in_text < np.resize(sizes, len(firsts))[:, None]
     texts = firsts[:, None] + np.where(inside, places_in_text, 0)
-    return {
-        "input_ids": np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]),
+    layout = {
         "positions": positions,
         "rows": rows.reshape(count, width),
         "mask": mask,
@@ -144,3 +157,11 @@ def feeds(encodings: Sequence[Encoding]) -> dict[str, Array]:
         "texts": texts,
         "text_mask": np.where(inside, np.float32(0), HIDDEN)[:, None, :],
     }
+    for array in layout.values():
+        array.flags.writeable = False
+    return layout
+
+
+# A lone text's layout takes longer to make than to keep, above all on a quiet server, where all of it is cold: 0.2 to 0.3 ms. All
+# lengths up to this take 4 MB together.
+_kept_layout = lru_cache(maxsize=MOST_KEPT_TOKENS)(_layout)

@@ -35,7 +35,7 @@ class BlankTextError(ValueError):
 
 
 class TextClassifier(Protocol):
-    """What the server and the command line ask of a model. Both methods may be called from any thread, also at the same time."""
+    """What the server and the command line ask of a model. Its methods may be called from any thread, also at the same time."""
 
     @property
     def identity(self) -> str:
@@ -58,3 +58,6 @@ class TextClassifier(Protocol):
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order."""
+
+    def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Divide texts of these lengths, in tokens, into the forward passes that `predict` would make of them, as indices."""

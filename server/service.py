@@ -351,6 +351,7 @@ class Service:
             cost=len,
             # Texts of the same tokens have the same answer.
             key=lambda encoding: encoding.ids,
+            divide=classifier.divide,
             on_pass=self._on_pass,
             drain_timeout=self.settings.drain_timeout_ms / 1000,
             clock=perf_counter,

@@ -431,7 +431,7 @@ class BatcherMachine(RuleBasedStateMachine):
             if queue.cost(priority) > self.policy.max_queued_cost:
                 queued = {entry.item for entry in queue if entry.priority is priority}
                 assert any(queued <= set(call.items) for call in self.calls)
-        if self.batcher.is_stalled or (self.batcher._workers.has_free() and (self.policy.idle_flush or queue.draining)):
+        if self.batcher.is_stalled or (self.batcher._workers.free and (self.policy.idle_flush or queue.draining)):
             assert not queue
 
     @invariant()

@@ -288,7 +288,7 @@ def test_what_is_ample_at_a_glance_is_never_too_little_at_a_second_look(
                 item, priority = generator.choice([1, 30, 200]), generator.choice(list(Priority))
                 tasks.append(asyncio.create_task(batcher.submit(item, priority=priority)))
                 await asyncio.sleep(generator.choice([0.0, 0.001, 0.050]))
-                if batcher._workers.has_free():
+                if batcher._workers.free:
                     continue
                 assert batcher._workers.pace.is_sound
                 for costs in ([], [1], [200], [3, 3, 400]):
