@@ -10,7 +10,7 @@ An entry, which equal items share, is queued, then in flight, then done:
               -> done        its last caller left, its deadline came, the batcher closed or stalled
     in flight -> done        its pass answered, failed, hung or died, or the batcher closed
 
-Invariants (the tests cite the numbers; 1 to 8 are the queue's):
+Invariants (the tests cite the numbers; 1 to 8, 17 and 18 are the queue's):
 
 9. Each accepted item gets exactly one outcome: an answer, an error, or its caller has left. No caller waits for ever, in any order
    of submit, cancel, failure, deadline and close.
@@ -467,13 +467,14 @@ class Batcher(Generic[T, R]):
         self._cancel_timer()
         assert self._loop is not None
         now = max(self._clock(), not_before)
-        while self._workers.free:
+        are_several_free = self._workers.free > 1
+        while free := self._workers.free:
             # Their timers may be late, if the loop is.
             for entry in self._queue.drop_lapsed(now):
                 self._register.expire(entry.callers)
                 self._register.settle(entry)
                 self._dropped[DropReason.EXPIRED] += 1
-            batch = self._queue.take(now, self._workers.free, self._workers.pace.worthwhile_cost)
+            batch = self._queue.take(now, free if are_several_free else None, self._workers.pace.worthwhile_cost)
             if batch is None:
                 if (window_end := self._queue.window_end()) is not None:
                     self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch, window_end)

@@ -16,10 +16,12 @@ Invariants (the tests cite the numbers):
    of each.
 8. After `drop_lapsed`, no entry whose deadline has come leaves in a batch.
 
-9. While idle workers are flushed, a batch's budget is its class's share for one worker: the cost queued over the free workers when
-   several are free; else over all workers, but at least the cost that is worth a pass.
+17. While idle workers are flushed, a batch's budget is one worker's share of what its class has queued. Workers that are free at
+    the same time share it evenly. One that is free while others are busy takes what it is over all workers, but at least the cost
+    that is worth a pass.
+18. What `divide` would pass apart does not leave together, unless the policy keeps to the order of age.
 
-10. What `divide` would pass apart does not leave together.
+(9 to 16 are the batcher's.)
 
 The share is guided self-scheduling (Polychronopoulos, Kuck 1987): of what is left, a worker that becomes free takes one part in
 as many as there are workers. A long queue leaves in batches as full as they can be, which costs the fewest passes. The shorter the
@@ -170,39 +172,24 @@ class BatchQueue(Generic[E]):
                 dropped += lapsed
         return dropped
 
-    def take(self, now: float, free_workers: int = 1, worthwhile_cost: float = 1.0) -> Batch[E] | None:
-        """The batch that leaves now on one of the free workers, or None when there is nothing to do before `window_end()`.
+    def take(self, now: float, sharing: int | None = None, worthwhile_cost: float = 0.0) -> Batch[E] | None:
+        """The batch that leaves now on a free worker, or None when there is nothing to do before `window_end()`.
 
+        `sharing` is how many workers are free, this one included, if several were; None if the others are busy. Then
         `worthwhile_cost` is what a pass should cost at least, as far as so much waits, because it costs something by itself.
         """
         ready = {lane: reason for lane in self._lanes.values() if (reason := self._reason_to_leave(lane, now)) is not None}
         if not ready:
             return None
         lane = min(ready, key=lambda lane: lane.start)
-        reason = ready[lane]
-        budget = self._budget(lane, free_workers, worthwhile_cost)
-        seen = list(islice(lane.entries.items(), self._horizon))
-        if len(seen) <= self._policy.max_items and lane.cost <= budget:
-            indices = list(range(len(seen)))
-        else:
-            indices = self._choose(seen, budget)
-            if len(indices) == self._policy.max_items:
-                reason = FlushReason.FULL
-            elif budget == self._policy.max_cost:
-                reason = FlushReason.COST
-        if len(indices) > 1:
-            indices = self._one_pass(seen, indices)
-        chosen = [seen[index][0] for index in indices]
-        for index in range(indices[-1]):
-            if index not in indices:
-                lane.entries[seen[index][0]] += 1
+        chosen, bound = self._choose(lane, self._budget(lane, sharing, worthwhile_cost))
         for other in self._lanes.values():
             if other not in ready:  # empty, or within its window: it saves up no credit
                 other.start = max(other.start, lane.start)
         lane.start += sum(entry.cost for entry in chosen) / lane.weight
         for entry in chosen:
             lane.remove(entry)
-        return Batch(tuple(chosen), reason)
+        return Batch(tuple(chosen), bound or ready[lane])
 
     def window_end(self) -> float | None:
         """When the next window ends, on the clock that `queued_at` was read from; None when nothing waits."""
@@ -229,14 +216,33 @@ class BatchQueue(Generic[E]):
             return FlushReason.IDLE
         return FlushReason.WINDOW if now >= next(iter(lane.entries)).queued_at + self._policy.window else None
 
-    def _budget(self, lane: _Lane[E], free_workers: int, worthwhile_cost: float) -> float:
+    def _budget(self, lane: _Lane[E], sharing: int | None, worthwhile_cost: float) -> float:
         policy = self._policy
         if not policy.idle_flush:
             return policy.max_cost  # whoever waits for company is to have it
-        share = lane.cost / free_workers if free_workers > 1 else max(lane.cost / policy.workers, worthwhile_cost)
+        share = max(lane.cost / policy.workers, worthwhile_cost) if sharing is None else lane.cost / sharing
         return min(policy.max_cost, share)
 
-    def _choose(self, seen: Sequence[tuple[E, int]], budget: float) -> list[int]:
+    def _choose(self, lane: _Lane[E], budget: float) -> tuple[list[E], FlushReason | None]:
+        """The batch of a class, oldest first, and the bound that it met; those that it passes over are noted."""
+        seen = list(islice(lane.entries.items(), self._horizon))
+        bound = None
+        if len(seen) <= self._policy.max_items and lane.cost <= budget:
+            indices = list(range(len(seen)))
+        else:
+            indices = self._fitting(seen, budget)
+            if len(indices) == self._policy.max_items:
+                bound = FlushReason.FULL
+            elif budget == self._policy.max_cost:
+                bound = FlushReason.COST
+        if len(indices) > 1 and self._policy.max_passed_over:
+            indices = self._one_pass(seen, indices)
+        for index in range(indices[-1]):
+            if index not in indices:
+                lane.entries[seen[index][0]] += 1
+        return [seen[index][0] for index in indices], bound
+
+    def _fitting(self, seen: Sequence[tuple[E, int]], budget: float) -> list[int]:
         """Of more than fits in a batch: the oldest, then those whose turn it is, then those nearest to the oldest in cost.
 
         `seen` has the oldest entries with how often each was passed over; returns indices, in order.

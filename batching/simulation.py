@@ -233,8 +233,9 @@ class _Run:
 
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
+        are_several_free = self._policy.workers - self._busy_workers > 1
         while free := self._policy.workers - self._busy_workers:
-            batch = self._queue.take(self._cores.now, free, self._pace.worthwhile_cost)
+            batch = self._queue.take(self._cores.now, free if are_several_free else None, self._pace.worthwhile_cost)
             if batch is None:
                 break
             self._busy_workers += 1

@@ -37,9 +37,11 @@ ALIGNMENT: Final = 16
 NARROWEST_ROW: Final = 32
 WIDEST_SHARED_ROW: Final = 128
 # The cost of a pass, in units of one token's products (MiniLM-L6, one thread: 62 us): to start it, for each slot in a row, and for
-# each cell of the attention matrix. The first is by what a pass takes in the server, 0.85 ms with the way to its thread and back; the
-# others are fitted to attention measured alone at widths of 32 to 256 (docs/engine.md).
+# each cell of the attention matrix. The first is what a pass takes in the server, 0.85 ms, with the way to its thread and back; a
+# run of the graph by itself costs `RUN_COST`. The others are fitted to attention measured alone at widths of 32 to 256
+# (docs/engine.md).
 PASS_COST: Final = 14.0
+RUN_COST: Final = 6.0
 SLOT_COST: Final = 0.03
 CELL_COST: Final = 0.0018
 # More tokens in a pass make no product faster, but its intermediate values larger than the cache.

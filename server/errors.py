@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batching import (
     BatcherClosed,
@@ -122,6 +122,9 @@ TABLE = (
 )
 
 
+FORESEEN = tuple(kind for kind, _ in TABLE if kind is not Exception)
+
+
 def translate(error: Exception) -> RequestError:
     """What the table has for an exception."""
     return next(of_kind for kind, of_kind in TABLE if isinstance(error, kind))(error)
@@ -130,6 +133,20 @@ def translate(error: Exception) -> RequestError:
 def error_response(scope: Scope, error: Exception) -> Response:
     """The answer that the table has for an exception."""
     return render_error(scope, translate(error))
+
+
+def answering_errors(app: ASGIApp) -> ASGIApp:
+    """The application with the table's answers for what it raises; what is not foreseen is raised again, for the log."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            await error_response(scope, error)(scope, receive, send)
+            if not isinstance(error, FORESEEN):
+                raise
+
+    return answered
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

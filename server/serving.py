@@ -182,6 +182,7 @@ def serve(settings: Settings) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks who the client is
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         ),

@@ -37,7 +37,7 @@ def planned(lengths: tuple[int, ...]) -> tuple[float, int]:
     cost, cells = 0.0, 0
     for group in passes.plan(lengths):
         rows, width, _ = passes.place([lengths[index] for index in group])
-        cost += passes.PASS_COST + rows * width * (passes.SLOT_COST + passes.CELL_COST * width)
+        cost += passes.RUN_COST + rows * width * (passes.SLOT_COST + passes.CELL_COST * width)
         cells += rows * width * width
     return cost + sum(lengths), cells
 

@@ -21,7 +21,7 @@ from models.types import Prediction
 from server.http.body import read_body, unless_disconnected
 from server.http.content import fault_of
 from server.http.errors import RequestError
-from server.http.rendering import render_json
+from server.http.rendering import send_json
 from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
 from server.service import Service, Timing
@@ -186,7 +186,7 @@ class Classify:
         headers = {"Server-Timing": _server_timing(answer.timing, latency)}
         if self._service.is_leaving:
             headers["Connection"] = "close"
-        await render_json(body, headers=headers)(scope, receive, send)
+        await send_json(send, body, headers)
 
 
 def _server_timing(timing: Timing, total: float) -> str:

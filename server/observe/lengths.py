@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from models.lengths import MOST_TRUNCATED, LengthSummary, logged_length, percent, summarize
-from models.passes import MOST_TOKENS, PASS_COST
+from models.passes import MOST_TOKENS, RUN_COST
 
 FIRST_REPORT: Final = 1_000
 # How much of the end of prediction logs is looked at, some 5,000 records; with short ones, this many.
@@ -126,14 +126,14 @@ def _limit_advice(summary: LengthSummary, limit: int) -> Advice | None:
 
 
 def _batch_advice(summary: LengthSummary, max_texts: int, max_tokens: int) -> Advice | None:
-    """Advice where batches are so small that starting a pass, which costs as much as `PASS_COST` tokens, weighs on them.
+    """Advice where batches are so small that starting a pass, which costs as much as `RUN_COST` tokens, weighs on them.
 
     A full pass has `MOST_TOKENS`; batches beyond that gain nothing. (With 8 tokens a text, MiniLM-L6 takes 818 us a text in batches
     of 4, 714 of 8, 679 of 32, 671 of 64.)
     """
     full = min(max_tokens, MOST_TOKENS)
     by_texts = max_texts * summary.mean
-    if PASS_COST / by_texts - PASS_COST / full > WORTH:
+    if RUN_COST / by_texts - RUN_COST / full > WORTH:
         wanted = 1 << (math.ceil(full / summary.mean) - 1).bit_length()  # the next power of two
         return Advice(
             "BATCH_MAX_TEXTS",
@@ -141,7 +141,7 @@ def _batch_advice(summary: LengthSummary, max_texts: int, max_tokens: int) -> Ad
             f"batches end at {max_texts} texts, which have some {by_texts:.0f} tokens: set BATCH_MAX_TEXTS={wanted}",
         )
     # Two typical texts do not fit, so most batches are one text, too short to be worth a pass of its own.
-    if 2 * summary.p50 > max_tokens and PASS_COST / summary.mean - PASS_COST / MOST_TOKENS > WORTH:
+    if 2 * summary.p50 > max_tokens and RUN_COST / summary.mean - RUN_COST / MOST_TOKENS > WORTH:
         return Advice(
             "BATCH_MAX_TOKENS",
             MOST_TOKENS,

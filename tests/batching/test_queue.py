@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -215,6 +215,146 @@ def test_1_2_3_6_every_entry_leaves_once_within_the_bounds(
         waiting = [item for item in waiting if item not in batch.entries]
         assert list(queue) == waiting
     assert not waiting
+    assert max(passed_over.values(), default=0) <= max_passed_over
+
+
+# --- 17 and 18: how much
+
+
+TWO_WORKERS = BatchPolicy(max_items=32, max_cost=100, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("queued", "sharing", "worthwhile_cost", "leaving"),
+    [
+        # A worker that becomes free takes its half, and leaves the other half to the next.
+        ([10, 10, 10, 10], None, 0, 2),
+        ([10, 10, 10, 10, 10, 10, 10, 10], None, 0, 4),
+        # Of nearly nothing it takes all that makes a pass worth while.
+        ([10, 10, 10, 10], None, 30, 3),
+        ([10, 10, 10, 10], None, 300, 4),
+        # But while the other worker is free, they share.
+        ([10, 10, 10, 10], 2, 300, 2),
+        ([10, 10], 2, 300, 1),
+        ([10, 10, 10, 10], 1, 0, 4),
+        # The oldest leaves, whatever it costs.
+        ([90, 1, 1, 1], None, 0, 1),
+        # Nobody takes more than a batch may hold.
+        ([10] * 30, None, 0, 10),
+        ([10] * 30, None, 300, 10),
+        ([10] * 30, 2, 0, 10),
+    ],
+)
+def test_17_a_batch_is_one_worker_s_share(queued: list[int], sharing: int | None, worthwhile_cost: float, leaving: int) -> None:
+    queue = filled(TWO_WORKERS, *map(Item, queued))
+    batch = queue.take(0.0, sharing, worthwhile_cost)
+    assert batch is not None
+    assert costs(batch.entries) == queued[:leaving]
+
+
+def test_17_the_share_is_that_of_the_class() -> None:
+    queue = filled(TWO_WORKERS, *[Item(10, BULK) for _ in range(50)], Item(10), Item(10))
+    assert len(taken(queue).entries) == 1
+
+
+def test_17_without_idle_flush_whoever_waited_for_company_has_it() -> None:
+    queue = filled(BatchPolicy(max_cost=100, workers=2, idle_flush=False, window=1.0), Item(10), Item(10), Item(10))
+    assert queue.take(0.9, 2) is None
+    batch = queue.take(1.0, 2)
+    assert batch is not None
+    assert len(batch.entries) == 3
+
+
+@given(
+    queued=st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    workers=st.integers(1, 5),
+    busy=st.integers(0, 4),
+    worthwhile_cost=st.floats(0, 200),
+)
+def test_17_a_batch_is_within_its_share_and_the_next_one_did_not_fit(
+    queued: list[int], workers: int, busy: int, worthwhile_cost: float
+) -> None:
+    policy = BatchPolicy(max_items=32, max_cost=80, workers=workers)
+    queue = filled(policy, *map(Item, queued))
+    free = max(1, workers - busy)
+    for sharing in range(free, 0, -1) if free > 1 else [None]:
+        before = queue.cost(INTERACTIVE)
+        batch = queue.take(0.0, sharing, worthwhile_cost)
+        if batch is None:
+            assert not queue
+            return
+        cost = sum(costs(batch.entries))
+        share = min(80, max(before / workers, worthwhile_cost) if sharing is None else before / sharing)
+        assert cost <= share or len(batch.entries) == 1
+        if len(batch.entries) < 32 and queue:
+            assert cost + max(entry.cost for entry in queue) > share
+
+
+def test_17_workers_that_are_free_together_leave_nothing_to_each_other() -> None:
+    queue = filled(TWO_WORKERS, *[Item(10) for _ in range(5)])
+    assert [len(batch.entries) for sharing in (2, 1) if (batch := queue.take(0.0, sharing)) is not None] == [2, 3]
+
+
+def by_length(costs: Sequence[int]) -> list[list[int]]:
+    """Below and from 50 apart."""
+    sides = [[index for index, cost in enumerate(costs) if (cost < 50) is side] for side in (True, False)]
+    return [side for side in sides if side]
+
+
+def divided(divide: Callable[[Sequence[int]], Sequence[Sequence[int]]], policy: BatchPolicy, *items: Item) -> BatchQueue[Item]:
+    queue = BatchQueue[Item](policy, divide)
+    for item in items:
+        queue.push(item)
+    return queue
+
+
+def test_18_what_is_better_passed_apart_does_not_leave_together() -> None:
+    queue = divided(by_length, BatchPolicy(max_cost=1000), *map(Item, [60, 10, 70, 20]))
+    assert costs(taken(queue).entries) == [60, 70]
+    assert costs(taken(queue).entries) == [10, 20]
+
+
+def test_18_who_was_left_out_was_passed_over_and_leaves_when_it_is_its_turn() -> None:
+    policy = BatchPolicy(max_cost=1000, max_passed_over=2)
+    queue = divided(by_length, policy, *map(Item, [10, 60, 20]))
+    assert costs(taken(queue).entries) == [10, 20]
+    for item in map(Item, [11, 12]):
+        queue.push(item)
+    assert costs(taken(queue).entries) == [60]  # the oldest leads
+
+
+def test_18_who_is_due_but_is_better_passed_apart_stops_the_younger_ones() -> None:
+    policy = BatchPolicy(max_cost=1000, max_items=3, look_ahead=8, max_passed_over=1)
+    queue = divided(by_length, policy, *map(Item, [10, 11, 60, 12]))
+    # The oldest one's pass is for short texts, and the long one is passed over by the fourth.
+    assert costs(taken(queue).entries) == [10, 11, 12]
+    assert costs(taken(queue).entries) == [60]
+    queue = divided(by_length, policy, *map(Item, [10, 60, 11, 70]))
+    assert costs(taken(queue).entries) == [10, 11]
+
+
+def test_18_in_the_order_of_age_nothing_is_divided() -> None:
+    queue = divided(by_length, BatchPolicy(max_cost=1000, max_passed_over=0), *map(Item, [10, 60, 11]))
+    assert costs(taken(queue).entries) == [10, 60, 11]
+
+
+@given(
+    queued=st.lists(st.integers(1, 99), max_size=40),
+    max_passed_over=st.integers(1, 3),
+    workers=st.integers(1, 3),
+)
+def test_6_18_nobody_is_passed_over_more_often_for_being_divided(queued: list[int], max_passed_over: int, workers: int) -> None:
+    items = list(map(Item, queued))
+    policy = BatchPolicy(max_cost=200, max_items=8, max_passed_over=max_passed_over, look_ahead=16, workers=workers)
+    queue = divided(by_length, policy, *items)
+    passed_over = Counter[Item]()
+    while (batch := queue.take(0.0)) is not None:
+        assert len({cost < 50 for cost in costs(batch.entries)}) == 1
+        assert batch.entries[0] is items[0]
+        youngest = items.index(batch.entries[-1])
+        passed_over.update(item for item in items[:youngest] if item not in batch.entries)
+        items = [item for item in items if item not in batch.entries]
+    assert not items
     assert max(passed_over.values(), default=0) <= max_passed_over
 
 

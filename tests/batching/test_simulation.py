@@ -84,7 +84,17 @@ def test_what_comes_during_a_pass_leaves_together_when_it_ends() -> None:
 
 
 def test_what_comes_at_the_same_moment_shares_the_first_batch() -> None:
-    assert costs(simulate([Item(1, 0.0), Item(2, 0.0), Item(3, 0.0)], ORDERED, tenth)) == [[1, 2, 3]]
+    assert costs(simulate([Item(1, 0.0), Item(2, 0.0), Item(3, 0.0)], ONE_WORKER, tenth)) == [[1, 2, 3]]
+
+
+def test_workers_that_are_free_share_what_comes_at_the_same_moment() -> None:
+    assert costs(simulate([Item(2, 0.0), Item(2, 0.0), Item(2, 0.0), Item(2, 0.0)], ORDERED, tenth)) == [[2, 2], [2, 2]]
+
+
+def test_what_is_better_passed_apart_is_passed_apart() -> None:
+    items = [Item(1, 0.0), Item(9, 0.0), Item(1, 0.0)]
+    by_cost = lambda costs: [[i for i, cost in enumerate(costs) if cost < 5], [i for i, cost in enumerate(costs) if cost >= 5]]  # noqa: E731
+    assert costs(simulate(items, replace(LOOK_AHEAD, workers=1), tenth, divide=by_cost)) == [[1, 1], [9]]
 
 
 def test_as_many_passes_run_at_once_as_there_are_workers() -> None:

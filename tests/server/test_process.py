@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from models.bundle import MODEL
+from server.http.protocol import PIPELINED_REQUESTS
 from tests.server.conftest import Process, clean_environment, real_server, until, wait_until_ready
 
 TICKETS = {
@@ -240,14 +241,14 @@ def test_a_client_stuck_in_its_body_is_told_of_the_end(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read_its_answers_is_no_error_at_the_end(tmp_path: Path) -> None:
-    # No more requests than fit into what a pipelined head may have, and more answers than fit into the buffers of both sides.
+    # No more requests than may wait on one connection, and more answers than fit into the buffers of both sides.
     request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
     with real_server(tmp_path) as server:
         wait_until_ready(server.url)
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-            client.sendall(request * (60_000 // len(request)))
+            client.sendall(request * PIPELINED_REQUESTS)
             time.sleep(1.0)
             assert server.stop() == 0
     assert levels(server) == {"info"}
