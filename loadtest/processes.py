@@ -27,14 +27,18 @@ class ServerFailed(Exception):
 class ServerProcess:
     """A server on a free port of this machine: `command` with these settings above the present ones.
 
-    What it logs goes to `log`, a file, of which a message shows the end; by default to where ours goes.
+    What it logs goes to `log`, a file, of which a message shows the end; by default to where ours goes. `ready_path` is answered
+    with 200 when it is ready.
     """
 
-    def __init__(self, command: Sequence[str], settings: Mapping[str, str], log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], settings: Mapping[str, str], log: IO[bytes] | None = None, ready_path: str = "/ready"
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self._log = log
+        self._ready_path = ready_path
         environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **settings}
         # Its standard output is for people who start it; ours is for results.
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)  # noqa: S603 - our own command
@@ -52,7 +56,7 @@ class ServerProcess:
         while time.monotonic() < deadline:
             self._check("the server has ended, and did not become ready")
             try:
-                with urllib.request.urlopen(f"{self.url}/ready", timeout=5):  # noqa: S310 - http only
+                with urllib.request.urlopen(f"{self.url}{self._ready_path}", timeout=5):  # noqa: S310 - http only
                     return
             except urllib.error.HTTPError as error:
                 reason = error.read().decode(errors="replace")
@@ -90,12 +94,14 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(command: Sequence[str], settings: Mapping[str, str], log: IO[bytes] | None = None) -> Iterator[ServerProcess]:
+def running_server(
+    command: Sequence[str], settings: Mapping[str, str], log: IO[bytes] | None = None, ready_path: str = "/ready"
+) -> Iterator[ServerProcess]:
     """A server, ready; it is stopped whatever happens.
 
     Raises `ServerFailed` when it does not start, or does not end with 0 after all went well.
     """
-    server = ServerProcess(command, settings, log)
+    server = ServerProcess(command, settings, log, ready_path)
     try:
         server.wait_until_ready()
         yield server

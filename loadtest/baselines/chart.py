@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from loadtest.baselines.comparison import PROBE, SYSTEMS, TITLES, Comparison, Point
 
-COLOURS: Final = dict(zip(SYSTEMS, ("#0b5fa5", "#6db3e8", "#5f6b76", "#b7791f", "#c53030"), strict=True))
+COLOURS: Final = dict(zip(SYSTEMS, ("#0b5fa5", "#6db3e8", "#2f855a", "#5f6b76", "#b7791f", "#c53030"), strict=True))
 INK, GRID = "#24292f", "#d8dee4"
 # Rates that are as near to each other as this ratio are drawn as one.
 NEAR = 1.08

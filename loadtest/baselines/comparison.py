@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtest.results import Machine
 
-OURS, OURS_WINDOW = "ours", "ours-window"
+OURS, OURS_WINDOW, MOSEC = "ours", "ours-window", "mosec"
 # In the order of the tables.
-SYSTEMS: Final = (OURS, OURS_WINDOW, "no-batching", "article", "usual-recipe")
+SYSTEMS: Final = (OURS, OURS_WINDOW, MOSEC, "no-batching", "article", "usual-recipe")
 TITLES: Final[Mapping[str, str]] = {
     OURS: "SupportBot",
     OURS_WINDOW: "SupportBot, fixed 40 ms window",
+    MOSEC: "mosec, no batching, one process per core",
     "no-batching": "no batching, one thread per core",
     "article": "one padded batch per request",
     "usual-recipe": "a padded micro-batcher (40 ms, 32 texts)",
@@ -155,8 +156,8 @@ class Spread:
 
 
 def rotated(systems: Sequence[str], repeat: int) -> list[str]:
-    """The order of a round: each begins two places further, so that none always runs first, or always after the same noise."""
-    start = 2 * repeat % len(systems)
+    """The order of a round: each begins one place earlier, so that none always runs first, or always after the same noise."""
+    start = -repeat % len(systems)
     return [*systems[start:], *systems[:start]]
 
 

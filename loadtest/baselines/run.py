@@ -29,6 +29,7 @@ import psutil
 from loadtest.answers import OK
 from loadtest.baselines import page
 from loadtest.baselines.comparison import (
+    MOSEC,
     OURS,
     OURS_WINDOW,
     PROBE,
@@ -62,16 +63,17 @@ ALONE_TEXTS = 60
 QUIET = 0.25
 WARM_RATE, WARM_SECONDS = 40.0, 1.0
 LABEL_CLIENTS = 16
-PACKAGES: Final = ("onnxruntime", "tokenizers", "starlette", "uvicorn", "uvloop")
+PACKAGES: Final = ("onnxruntime", "tokenizers", "starlette", "uvicorn", "uvloop", "mosec")
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A server as it is started."""
+    """A server as it is started; `ready_path` is answered with 200 once it has come up."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    ready_path: str = "/ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class CPU:
-    """CPU seconds used so far, and when that was: by a server, by this process, by all of the machine and what its host took."""
+    """CPU seconds used so far, and when that was: by a server's processes, by this one, by all of the machine and what its host
+    took.
+    """
 
     at: float
     server: float
@@ -94,8 +98,9 @@ class CPU:
     @classmethod
     def now(cls, server: Server) -> Self:
         """At this moment."""
-        times = server.process.cpu_times()
-        return cls(perf_counter(), times.user + times.system, process_time(), _busy())
+        family = [server.process, *server.process.children(recursive=True)]
+        times = [process.cpu_times() for process in family]
+        return cls(perf_counter(), sum(one.user + one.system for one in times), process_time(), _busy())
 
     @property
     def others(self) -> float:
@@ -131,6 +136,7 @@ def systems(bundles: Bundles) -> dict[str, System]:
     known = {
         OURS: System(OURS, ours, packed),
         OURS_WINDOW: System(OURS_WINDOW, ours, packed | {"BATCH_IDLE_FLUSH": "false"}),
+        MOSEC: System(MOSEC, [python, "-m", "loadtest.baselines.mosec_server", str(bundles.padded)], {}, "/"),
     }
     for recipe in SYSTEMS[len(known) :]:
         known[recipe] = System(recipe, [python, "-m", "loadtest.baselines.server", recipe, str(bundles.padded)], {})
@@ -140,7 +146,7 @@ def systems(bundles: Bundles) -> dict[str, System]:
 @contextmanager
 def started(system: System, log: IO[bytes]) -> Generator[Server, None, None]:
     """Start a system's server and warm it. Raises `ServerFailed`."""
-    with running_server(system.command, {**QUIET_SERVER, **system.environment}, log) as server:
+    with running_server(system.command, {**QUIET_SERVER, **system.environment}, log, system.ready_path) as server:
         offer(server.url, WARM_RATE, WARM_SECONDS, 0, PROBE_PATIENCE)
         yield Server(server.url, psutil.Process(server.pid))
 

@@ -255,6 +255,33 @@ def test_a_baseline_in_a_process_of_its_own_takes_load_and_ends_at_once_whatever
             labels(url, ["please hang"], clients=1, patience=0.1)
 
 
+FAKE_MOSEC = """
+from loadtest.baselines import mosec_server
+from loadtest.baselines.padded import Answer
+
+class Model:
+    def predict(self, texts):
+        return [Answer("billing", 0.9) for _ in texts]
+
+class Fake(mosec_server.Classify):
+    def __init__(self):
+        self._model = Model()
+
+if __name__ == "__main__":
+    mosec_server.main("no-bundle", Fake)
+"""
+
+
+def test_mosec_is_a_baseline_with_the_same_answers_and_its_own_way_to_say_that_it_is_up(tmp_path: Path) -> None:
+    script = tmp_path / "fake_mosec.py"  # a file, since its worker processes import it again
+    script.write_text(FAKE_MOSEC, encoding="utf-8")
+    with (tmp_path / "log").open("w+b") as log, running_server([sys.executable, str(script)], {}, log, "/") as server:
+        assert labels(server.url, ["a", "b", "c"], clients=2) == ["billing"] * 3
+        assert {sample.outcome for sample in offer(server.url, 50, 0.5, seed=3, patience=20)} == {"ok"}
+        refused = httpx2.post(f"{server.url}/classify", json={"texts": ["a"]})
+        assert (refused.status_code, "must be" in refused.text) == (422, True)
+
+
 def test_short_texts_are_all_different_for_long() -> None:
     assert len(set(islice(short_tickets(), 9000))) == 9000
 
@@ -438,7 +465,7 @@ def test_tables_show_medians_with_least_and_most_in_the_order_of_the_systems(com
     assert len(cells(page.details(comparison))) == 2 + len(SYSTEMS) * len(SHARES)
     assert cells(page.agreement(comparison))[2] == ["SupportBot", "200", "98.0%", "90.0%"]
     assert cells(page.alone(comparison))[2][1:] == ["1.5", "4.0", "800"]
-    assert "is 3.0 times that of no batching, one thread per core; 4.0 times" in page.ratios(comparison)
+    assert "is 3.0 times that of mosec, no batching, one process per core; 4.0 times" in page.ratios(comparison)
 
 
 def test_only_what_is_between_the_comments_is_replaced(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.server.conftest import Process, real_server, wait_until_ready
 BODY_SECONDS, KEEP_ALIVE_SECONDS = 0.5, 1
 BODY_BYTES = 10_000
 # What is on its way between two sockets of one machine, and has been sent but not received.
-IN_FLIGHT_BYTES = 8 << 20
+IN_FLIGHT_BYTES = 16 << 20
 # For a machine with other things to do.
 SLACK_SECONDS = 5.0
 MOST_GROWTH = 40e6
