@@ -35,6 +35,8 @@ Floats = npt.NDArray[np.float32]
 # Attention (opset 23) as one operator; the runtime's own operators besides.
 OPSET: Final = 23
 MICROSOFT: Final = "com.microsoft"
+# The graph's input with an element for each token.
+TOKENS: Final = "input_ids"
 
 
 class _Graph:
@@ -87,6 +89,7 @@ class Writer:
         # What the probing graph tells: the name of each product, the tensor that is its input, and its weights.
         self.probes: dict[str, tuple[str, Dense]] = {}
         self._views: tuple[str, ...] = ()
+        self._zeros: dict[tuple[str, int], str] = {}
 
     def write(self) -> onnx.ModelProto:
         """The model: inputs `models.passes.INPUTS`, output `logits`, shape [texts, labels]."""
@@ -135,9 +138,10 @@ class Writer:
     def _last_layer(self, number: int, hidden: str) -> str:
         g, layer, encoder = self._g, self._encoder.layers[number], self._encoder
         name, heads, size, width = f"layer.{number}", encoder.heads, encoder.hidden // encoder.heads, encoder.hidden
-        first = g.op("Gather", hidden, g.op("Gather", "texts", g.index(0), axis=1), axis=0)
+        firsts = g.op("Gather", "texts", g.index(0), axis=1)
+        first = g.op("Gather", hidden, firsts, axis=0)
         scale = 1 / math.sqrt(size)
-        query = self._dense(f"{name}.first", first, Dense(layer.query.weight * scale, layer.query.bias * scale))
+        query = self._dense(f"{name}.first", first, Dense(layer.query.weight * scale, layer.query.bias * scale), firsts)
         query = g.op("Transpose", g.op("Reshape", query, g.integers(-1, heads, size)), perm=[1, 0, 2])
         keys = layer.key.weight.reshape(width, heads, size).transpose(1, 2, 0)
         query = g.op("Transpose", g.op("MatMul", query, self._table(f"{name}.key", keys)), perm=[1, 2, 0])
@@ -148,16 +152,16 @@ class Writer:
         values = layer.value.weight.reshape(width, heads, size).transpose(1, 0, 2)
         context = g.op("Transpose", g.op("MatMul", mixed, self._table(f"{name}.value", values)), perm=[1, 0, 2])
         context = g.op("Reshape", context, g.integers(-1, width))
-        return self._after_attention(number, first, context)
+        return self._after_attention(number, first, context, firsts)
 
-    def _after_attention(self, number: int, residual: str, context: str) -> str:
-        """The rest of a layer, for all tokens or for some: both shape [rows, hidden]."""
+    def _after_attention(self, number: int, residual: str, context: str, rows: str = TOKENS) -> str:
+        """The rest of a layer, for all tokens or for some: both shape [rows, hidden]; `rows` as in `_dense`."""
         g, layer, name = self._g, self._encoder.layers[number], f"layer.{number}"
         output = Dense(layer.output.weight, layer.output.bias + layer.value.bias @ layer.output.weight)
-        attended = self._dense(f"{name}.context", context, output)
+        attended = self._dense(f"{name}.context", context, output, rows)
         middle = self._norm(f"{name}.norm1", g.op("Add", attended, residual), layer.norm1)
-        up = self._activate(self._encoder.activation, self._dense(f"{name}.up", middle, layer.up))
-        down = self._dense(f"{name}.down", up, layer.down)
+        up = self._activate(self._encoder.activation, self._dense(f"{name}.up", middle, layer.up, rows))
+        down = self._dense(f"{name}.down", up, layer.down, rows)
         return self._norm(f"{name}.norm2", g.op("Add", down, middle), layer.norm2)
 
     def _head(self, first: str) -> str:
@@ -175,7 +179,8 @@ class Writer:
 
     # --- products
 
-    def _dense(self, name: str, values: str, dense: Dense) -> str:
+    def _dense(self, name: str, values: str, dense: Dense, rows: str = TOKENS) -> str:
+        """A product; `rows` is a tensor of shape [rows], whatever its elements."""
         g = self._g
         self.probes[name] = values, dense
         bias = g.constant(f"{name}.bias", dense.bias)
@@ -191,13 +196,13 @@ class Writer:
             quantized = g.op("QuantizeLinear", values, step, zero)
             scale = g.constant(f"{name}.scale", recipe.scale)
             return g.op("MatMulIntegerToFloat", quantized, weight, step, scale, zero, "", bias, domain=MICROSOFT)
-        quantized, row_scale, zero = self._quantize_rows(values, recipe.scaling)
+        quantized, row_scale, zero = self._quantize_rows(values, recipe.scaling, rows)
         # The operator takes one scale for the whole input, so the rows' own follow as a product.
         scale = g.constant(f"{name}.scale", recipe.scale)
         product = g.op("MatMulIntegerToFloat", quantized, weight, g.real(1.0), scale, zero, domain=MICROSOFT)
         return g.op("Add", g.op("Mul", product, row_scale), bias)
 
-    def _quantize_rows(self, values: str, scaling: ByRow) -> tuple[str, str, str]:
+    def _quantize_rows(self, values: str, scaling: ByRow, rows: str) -> tuple[str, str, str]:
         """Rows in 8 bits, each by its own largest value: (values, scales of shape [rows, 1], zero point)."""
         g = self._g
         top = g.op("ReduceMax", values, g.integers(1), keepdims=1)
@@ -208,9 +213,15 @@ class Writer:
         else:
             zero_point = LOW_ZERO_POINT
             scale = g.op("Max", g.op("Mul", top, g.real(1 / LOW_LEVELS)), g.real(max(scaling.least / LOW_ZERO_POINT, TINY)))
-        zero, flat = g.byte(zero_point), g.op("Reshape", scale, g.integers(-1))
-        zeros = g.op("Expand", zero, g.op("Shape", flat))
-        return g.op("QuantizeLinear", values, flat, zeros, axis=0), scale, zero
+        flat = g.op("Reshape", scale, g.integers(-1))
+        return g.op("QuantizeLinear", values, flat, self._zeros_of(rows, zero_point), axis=0), scale, g.byte(zero_point)
+
+    def _zeros_of(self, rows: str, zero_point: int) -> str:
+        """The zero point for each row, which `QuantizeLinear` wants beside the scales; made once for all layers."""
+        g, key = self._g, (rows, zero_point)
+        if key not in self._zeros:
+            self._zeros[key] = g.op("Expand", g.byte(zero_point), g.op("Shape", rows))
+        return self._zeros[key]
 
     def _norm(self, name: str, values: str, norm: Norm) -> str:
         g = self._g

@@ -109,8 +109,9 @@ class FirstTokenWriter(Writer):
     def _last_layer(self, number: int, hidden: str) -> str:
         g, layer, encoder = self._g, self._encoder.layers[number], self._encoder
         name, width = f"layer.{number}", encoder.hidden
-        first = g.op("Gather", hidden, g.op("Gather", "texts", g.index(0), axis=1), axis=0)
-        query = g.op("Unsqueeze", self._dense(f"{name}.first", first, layer.query), g.integers(1))
+        firsts = g.op("Gather", "texts", g.index(0), axis=1)
+        first = g.op("Gather", hidden, firsts, axis=0)
+        query = g.op("Unsqueeze", self._dense(f"{name}.first", first, layer.query, firsts), g.integers(1))
         weights = np.concatenate([layer.key.weight, layer.value.weight], axis=1)
         product = self._dense(f"{name}.attention", hidden, Dense(weights, np.zeros(2 * width, dtype=np.float32)))
         halves = g.op("Reshape", product, g.integers(-1, width))
@@ -118,7 +119,7 @@ class FirstTokenWriter(Writer):
         sides = [g.op("Gather", halves, keys, axis=0), g.op("Gather", halves, g.op("Add", keys, g.index(1)), axis=0)]
         mask = g.op("Unsqueeze", "text_mask", g.integers(2))
         mixed = g.op("Attention", query, *sides, mask, q_num_heads=encoder.heads, kv_num_heads=encoder.heads)
-        return self._after_attention(number, first, g.op("Reshape", mixed, g.integers(-1, width)))
+        return self._after_attention(number, first, g.op("Reshape", mixed, g.integers(-1, width)), firsts)
 
 
 WRITERS: Final[dict[str, type[Writer]]] = {"all": AllTokensWriter, "first": FirstTokenWriter, "absorbed": Writer}
