@@ -63,6 +63,7 @@ class Pace:
     def __init__(self) -> None:
         self._passes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._fitted: Line | None = None
+        self._last_sound: Line | None = None
         self._proportional = Line(0.0, 0.0)
         self._new = 0
 
@@ -85,9 +86,14 @@ class Pace:
 
     @property
     def worthwhile_cost(self) -> float:
-        """The cost from which on the start takes at most `START_SHARE` of a pass; 0 while starts are not known to take anything."""
-        line = self.line
-        return line.start / line.slope * (1 / START_SHARE - 1) if line.start else 0.0
+        """The cost from which on the start takes at most `START_SHARE` of a pass, by the last sound line; 0 before there was one.
+
+        Seconds change with the machine's load, but hardly the relation of start and slope. So a line that passes of nearly one cost
+        no longer confirm is good enough for this.
+        """
+        self._refresh()
+        line = self._last_sound
+        return 0.0 if line is None else line.start / line.slope * (1 / START_SHARE - 1)
 
     def drain_time(self, cost: float, batch_cost: float, workers: int) -> float:
         """Seconds that `workers` need for `cost` in batches of `batch_cost`."""
@@ -99,4 +105,5 @@ class Pace:
         if self._new and self._new * REFIT >= len(self._passes):
             self._new = 0
             self._fitted = resistant_line(list(self._passes))
+            self._last_sound = self._fitted or self._last_sound
             self._proportional = Line(0.0, median(seconds / cost for cost, seconds in self._passes))

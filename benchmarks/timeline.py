@@ -14,9 +14,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from batching import Batcher, BatchPolicy, DeadlineExceeded, PassFailed, Priority
+from batching import Batcher, BatchPolicy, DeadlineExceeded, DeadlineUnmeetable, PassFailed, Priority
 
 POISON = "bad"
+# Enough for a line through their costs and durations.
+WARM_UP_PASSES = 60
 POLICY = BatchPolicy(max_items=4, max_cost=96, look_ahead=16, max_passed_over=2, workers=2)
 
 
@@ -67,9 +69,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.lives = {text.name: Life(text) for text in ARRIVALS}
+        self._busy: set[int] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on, passes are written down."""
         self.passes: list[tuple[float, float, int, str, bool]] = []
         self._start = asyncio.get_running_loop().time()
-        self._busy: set[int] = set()
 
     def now(self) -> float:
         """Milliseconds since the start."""
@@ -84,7 +90,7 @@ class Recorder:
         self._busy.remove(worker)
         is_bad = any(text.is_bad for text in texts)
         self.passes.append((begin, self.now(), worker, " ".join(text.name for text in texts), is_bad))
-        for text in texts:
+        for text in filter(lambda text: text.name in self.lives, texts):
             self.lives[text.name].passes.append((begin, self.now(), worker))
         if is_bad:
             raise ValueError(POISON)
@@ -101,6 +107,8 @@ async def live(batcher: Batcher[Text, str], recorder: Recorder, text: Text) -> N
                 await batcher.submit(text, priority=text.priority)
         else:
             await batcher.submit(text, priority=text.priority, timeout=text.timeout)
+    except DeadlineUnmeetable:
+        life.outcome = "rejected"
     except DeadlineExceeded:
         life.outcome = "deadline"
     except PassFailed:
@@ -114,6 +122,10 @@ async def run() -> Recorder:
     """The whole run."""
     recorder = Recorder()
     async with Batcher(recorder, POLICY, cost=lambda text: text.tokens) as batcher:
+        # As in a server that has been at work: the batcher knows what passes take.
+        for _ in range(WARM_UP_PASSES // 2):
+            await asyncio.gather(*(batcher.submit(Text("", 0, tokens)) for tokens in (10, 80)))
+        recorder.begin()
         await asyncio.gather(*(live(batcher, recorder, text) for text in ARRIVALS))
     return recorder
 

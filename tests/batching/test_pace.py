@@ -208,3 +208,26 @@ def test_the_line_is_computed_when_it_is_asked_for_and_as_often_as_a_twelfth_of_
     pace.observe(1, 1.0)
     pace.drain_time(1, 1, 1)
     assert fits == [FEWEST, FEWEST + 3]
+
+
+# --- what is worth a pass
+
+
+def test_a_pass_is_worth_while_when_its_start_is_a_fifth_of_it() -> None:
+    assert Pace().worthwhile_cost == 0.0
+    pace = observed(on_line(spread_costs(WINDOW), 0.002, 0.0001))
+    assert pace.worthwhile_cost == pytest.approx(80.0)
+    assert 0.002 / pace.line.seconds(pace.worthwhile_cost) == pytest.approx(0.2)
+
+
+def test_what_is_worth_while_stays_known_when_passes_of_one_cost_no_longer_tell() -> None:
+    pace = observed(on_line(spread_costs(WINDOW), 0.002, 0.0001))
+    assert pace.worthwhile_cost == pytest.approx(80.0)
+    for _ in range(2 * WINDOW):
+        pace.observe(300, 0.032)
+    assert not pace.is_sound
+    assert pace.worthwhile_cost == pytest.approx(80.0)
+
+
+def test_passes_that_cost_nothing_to_start_are_always_worth_while() -> None:
+    assert observed(on_line(spread_costs(WINDOW), 0.0, 0.0001)).worthwhile_cost == pytest.approx(0.0, abs=1e-6)
