@@ -242,7 +242,9 @@ def test_the_readme_s_figures_are_those_of_their_pages() -> None:
     assert re.findall(r"\d+", highest[1]) == list(map(str, rates))
     assert f"{found.bound_ms:.0f} ms" in highest[0]
     assert f"({round(found.rate('half'))} texts/s)" in half[0]
-    p50_p99 = [median(system, value) for system in (OURS, MOSEC, "no-batching") for value in (lambda one: one.p50, lambda one: one.p99)]
+    p50_p99 = [
+        median(system, value) for system in (OURS, MOSEC, "no-batching") for value in (lambda one: one.p50, lambda one: one.p99)
+    ]
     assert re.findall(r"[\d.]+", half[1]) == p50_p99
     assert re.findall(r"[\d.]+", single[1]) == [alone(OURS), alone(MOSEC), alone("no-batching")]
     ladder = dict(re.findall(r"^\| (\w+) \|[^|]*\| ([\d.]+) \|", page("ladder.md").partition("short text:")[0], re.MULTILINE))
