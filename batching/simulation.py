@@ -11,7 +11,11 @@ of a busy server takes about a second, and the same input gives the same output.
    half of its seconds on each answer.
 5. The client spends the other half of its seconds on reading the answer.
 
-The client and the loop do one thing after the other. Threads with something to do share the cores evenly (processor sharing): each
+There may be several groups of workers on the same cores, as with several processes. Each has a loop and a queue of its own, and
+`balance` decides which one gets an item. In Python, one thread of a process at a time holds the interpreter. What a pass needs
+of it therefore belongs into `loop_pass`: there it is done in turn with the work of the loop.
+
+The client and each loop do one thing after the other. Threads with something to do share the cores evenly (processor sharing): each
 has one as long as there are enough. Busy cores slow each other down, since they share caches and memory: by `slowdown` while all
 are busy, not at all while one of several is, in proportion between.
 
@@ -27,10 +31,11 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
+from batching.balance import Balance, least_loaded
 from batching.pace import Pace
 from batching.policy import BatchPolicy, Priority
 from batching.queue import BatchQueue, Divide, undivided
@@ -64,11 +69,12 @@ class Item:
 
 @dataclass(eq=False, slots=True)
 class Pass:
-    """One pass over items, oldest first, from when they left the queue to the end of the work."""
+    """One pass over items of a group, oldest first, from when they left the queue to the end of the work."""
 
     started: float
     items: tuple[Item, ...]
     ended: float = math.inf
+    group: int = 0
 
     @property
     def costs(self) -> list[int]:
@@ -81,7 +87,7 @@ class Machine:
     """The cores, and what they do besides passes; by default a core for everything, and nothing besides.
 
     `slowdown`: how many times as long as by itself work takes while all cores are busy.
-    `loop_item`, `loop_pass`: seconds of the event loop for each item, and for each pass.
+    `loop_item`, `loop_pass`: seconds of an event loop for each item, and for each pass.
     `client_item`: seconds of the client for each item; 0 when it is on another machine.
     `pass_wait`: seconds of waiting, without a core, by which a pass holds its worker for longer than it works.
     """
@@ -106,12 +112,15 @@ def simulate(
     seconds: PassSeconds,
     machine: Machine | None = None,
     divide: Divide = undivided,
+    groups: int = 1,
+    balance: Balance = least_loaded,
 ) -> list[Pass]:
     """Let items arrive at their moments, which are in order, and answer all that find a place; returns the passes by their start.
 
-    A pass over items of some costs takes `seconds(costs)` of a core.
+    A pass over items of some costs takes `seconds(costs)` of a core. Each of the `groups` has the policy's workers and places for
+    itself.
     """
-    return _Run(policy, seconds, machine or Machine(), divide).passes(items)
+    return _Run(policy, seconds, machine or Machine(), divide, groups, balance).passes(items)
 
 
 class _Cores:
@@ -149,87 +158,82 @@ class _Thread:
 
     def __init__(self, cores: _Cores) -> None:
         self._cores = cores
-        self._is_busy = False
+        self.is_busy = False
         self.waiting: deque[tuple[float, Callable[[], None]]] = deque()
 
-    def turn(self) -> bool:
-        """Begin the next thing, if there is one and the last is done; what takes no time is done at once."""
-        if self._is_busy or not self.waiting:
-            return False
+    def turn(self) -> None:
+        """Begin the next thing; what takes no time is done at once."""
         work, then = self.waiting.popleft()
         if work:
-            self._is_busy = True
+            self.is_busy = True
             self._cores.start(work, partial(self._end, then))
         else:
             then()
-        return True
 
     def _end(self, then: Callable[[], None]) -> None:
-        self._is_busy = False
+        self.is_busy = False
         then()
 
 
-class _Run:
-    """One simulation; all its mutable state is here, in the cores and in the two threads. Its methods are what follows on what."""
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all groups have in common: how they work, the cores, the client, passes that wait without a core, and all passes."""
 
-    def __init__(self, policy: BatchPolicy, seconds: PassSeconds, machine: Machine, divide: Divide) -> None:
-        self._policy = policy
-        self._seconds = seconds
-        self._machine = machine
-        self._queue = BatchQueue[Item](policy, divide)
-        self._cores = _Cores(machine)
-        self._client = _Thread(self._cores)
-        self._loop = _Thread(self._cores)
+    policy: BatchPolicy
+    seconds: PassSeconds
+    machine: Machine
+    divide: Divide
+    cores: _Cores
+    client: _Thread
+    waiting: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
+    passes: list[Pass] = field(default_factory=list)
+
+
+class _Group:
+    """A loop with its queue and its workers; all their mutable state is here. The methods are what follows on what."""
+
+    def __init__(self, number: int, shared: _Shared) -> None:
+        self._number = number
+        self._shared = shared
+        self._policy = shared.policy
+        self._machine = shared.machine
+        self._cores = shared.cores
+        self._queue = BatchQueue[Item](shared.policy, shared.divide)
         self._places = count()
         self._busy_workers = 0
         self._pace = Pace()
-        self._waiting: deque[tuple[float, Pass]] = deque()
         self._dispatch_scheduled = False
-        self._passes: list[Pass] = []
+        self.loop = _Thread(shared.cores)
+        self.in_hand = 0
 
-    def passes(self, items: Sequence[Item]) -> list[Pass]:
-        coming = deque(items)
-        while True:
-            window_end = self._window_end()
-            waited = self._waiting[0][0] if self._waiting else math.inf
-            now = min(coming[0].arrives_at if coming else math.inf, self._cores.next_end(), window_end, waited)
-            if now == math.inf:
-                return self._passes
-            self._cores.advance(now)
-            while coming and coming[0].arrives_at <= now:
-                self._client.waiting.append((self._machine.client_item / 2, partial(self._sent, coming.popleft())))
-            while self._waiting and self._waiting[0][0] <= now:
-                self._end(self._waiting.popleft()[1])
-            if window_end <= now:
-                self._schedule_dispatch()
-            while self._client.turn() or self._loop.turn():
-                pass
-
-    def _window_end(self) -> float:
+    def window_end(self) -> float:
         if self._busy_workers == self._policy.workers or self._dispatch_scheduled:
             return math.inf
         window_end = self._queue.window_end()
         return math.inf if window_end is None else window_end
 
-    def _sent(self, item: Item) -> None:
-        self._loop.waiting.append((self._machine.loop_item / 2, partial(self._read, item)))
+    def receive(self, item: Item) -> None:
+        self.in_hand += 1
+        self.loop.waiting.append((self._machine.loop_item / 2, partial(self._read, item)))
+
+    def schedule_dispatch(self) -> None:
+        # What the loop has to read already is read before, as it is in the batcher, and can share the first batch.
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            self.loop.waiting.append((0.0, self._dispatch))
 
     def _read(self, item: Item) -> None:
         if self._queue.count(item.priority) < self._policy.max_queued and self._has_room(item):
             item.queued_at = self._cores.now
             item.place = next(self._places)
             self._queue.push(item)
-            self._schedule_dispatch()
+            self.schedule_dispatch()
+        else:
+            self.in_hand -= 1
 
     def _has_room(self, item: Item) -> bool:
         queued = self._queue.cost(item.priority)
         return not queued or queued + item.cost <= self._policy.max_queued_cost
-
-    def _schedule_dispatch(self) -> None:
-        # What the loop has to read already is read before, as it is in the batcher, and can share the first batch.
-        if not self._dispatch_scheduled:
-            self._dispatch_scheduled = True
-            self._loop.waiting.append((0.0, self._dispatch))
 
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
@@ -239,29 +243,31 @@ class _Run:
             if batch is None:
                 break
             self._busy_workers += 1
-            self._passes.append(Pass(self._cores.now, batch.entries))
+            one = Pass(self._cores.now, batch.entries, group=self._number)
+            self._shared.passes.append(one)
             self._note_passed_over(batch.entries[-1])
             # Handing it over comes before everything else, as it does in the batcher.
-            self._loop.waiting.appendleft((self._machine.loop_pass, partial(self._begin, self._passes[-1])))
+            self.loop.waiting.appendleft((self._machine.loop_pass, partial(self._begin, one)))
 
     def _begin(self, one: Pass) -> None:
-        self._cores.start(self._seconds(one.costs), partial(self._worked, one))
+        self._cores.start(self._shared.seconds(one.costs), partial(self._worked, one))
 
     def _worked(self, one: Pass) -> None:
-        self._waiting.append((self._cores.now + self._machine.pass_wait, one))
+        self._shared.waiting.append((self._cores.now + self._machine.pass_wait, partial(self._end, one)))
 
     def _end(self, one: Pass) -> None:
         one.ended = self._cores.now
         self._pace.observe(sum(one.costs), one.ended - one.started)
-        self._loop.waiting.append((0.0, self._free_worker))
-        self._loop.waiting.extend((self._machine.loop_item / 2, partial(self._answer, item)) for item in one.items)
+        self.loop.waiting.append((0.0, self._free_worker))
+        self.loop.waiting.extend((self._machine.loop_item / 2, partial(self._answer, item)) for item in one.items)
 
     def _free_worker(self) -> None:
         self._busy_workers -= 1
         self._dispatch()
 
     def _answer(self, item: Item) -> None:
-        self._client.waiting.append((self._machine.client_item / 2, partial(self._answered, item)))
+        self.in_hand -= 1
+        self._shared.client.waiting.append((self._machine.client_item / 2, partial(self._answered, item)))
 
     def _answered(self, item: Item) -> None:
         item.answered_at = self._cores.now
@@ -272,3 +278,50 @@ class _Run:
                 if item.place > youngest.place:
                     break
                 item.passed_over += 1
+
+
+class _Run:
+    """One simulation: what comes, and who gets it. All other mutable state is in the cores, the client and the groups."""
+
+    def __init__(
+        self, policy: BatchPolicy, seconds: PassSeconds, machine: Machine, divide: Divide, groups: int, balance: Balance
+    ) -> None:
+        self._machine = machine
+        self._cores = _Cores(machine)
+        self._client = _Thread(self._cores)
+        self._shared = _Shared(policy, seconds, machine, divide, self._cores, self._client)
+        self._groups = [_Group(number, self._shared) for number in range(groups)]
+        # The client is first: what is sent at one moment is there before a loop does anything about it.
+        self._threads = [self._client, *(group.loop for group in self._groups)]
+        # If workers are not to be idle, nothing waits for company.
+        self._waits_for_company = [] if policy.idle_flush else self._groups
+        self._balance = balance
+
+    def passes(self, items: Sequence[Item]) -> list[Pass]:
+        coming, waiting = deque(items), self._shared.waiting
+        while True:
+            windows = [group.window_end() for group in self._waits_for_company]
+            waited = waiting[0][0] if waiting else math.inf
+            now = min(coming[0].arrives_at if coming else math.inf, self._cores.next_end(), waited, *windows)
+            if now == math.inf:
+                return self._shared.passes
+            self._cores.advance(now)
+            while coming and coming[0].arrives_at <= now:
+                self._client.waiting.append((self._machine.client_item / 2, partial(self._sent, coming.popleft())))
+            while waiting and waiting[0][0] <= now:
+                waiting.popleft()[1]()
+            for group, window_end in zip(self._waits_for_company, windows, strict=True):
+                if window_end <= now:
+                    group.schedule_dispatch()
+            while self._turn():
+                pass
+
+    def _turn(self) -> bool:
+        for thread in self._threads:
+            if thread.waiting and not thread.is_busy:
+                thread.turn()
+                return True
+        return False
+
+    def _sent(self, item: Item) -> None:
+        self._groups[self._balance([group.in_hand for group in self._groups])].receive(item)

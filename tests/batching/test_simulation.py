@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import pytest
 
+from batching.balance import Balance, by_connection, in_turn, least_loaded
 from batching.policy import BatchPolicy, Priority
-from batching.simulation import Item, Machine, Pass, simulate
+from batching.simulation import Item, Machine, Pass, PassSeconds, simulate
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
 ORDERED = BatchPolicy(max_items=32, max_cost=512, workers=2, look_ahead=0, max_passed_over=0)
@@ -236,3 +237,122 @@ def test_a_window_counts_from_when_the_loop_has_read_the_item() -> None:
     item = Item(10, 0.0)
     simulate([item], STRICT_WINDOW, by_cost, Machine(loop_item=0.020))
     assert item.latency == pytest.approx(0.010 + 0.040 + 0.010 + 0.010)
+
+
+# --- several groups
+
+
+def exponential(number: int, rate: float, mean_cost: int, seed: int = 1) -> list[Item]:
+    """At random moments, of costs that are as good as exponentially distributed."""
+    generator, moment, items = random.Random(seed), 0.0, []
+    for _ in range(number):
+        moment += generator.expovariate(rate)
+        items.append(Item(1 + int(generator.expovariate(1 / mean_cost)), moment))
+    return items
+
+
+def mean_wait(items: Sequence[Item], seconds: PassSeconds) -> float:
+    return statistics.fmean(item.latency - seconds([item.cost]) for item in items)
+
+
+def test_of_one_group_it_does_not_matter_how_it_is_balanced() -> None:
+    runs = []
+    for balance in (least_loaded, in_turn(), by_connection(3, 1)):
+        items = arrivals(500, 60.0)
+        passes = simulate(items, LOOK_AHEAD, by_cost, Machine(cores=2, loop_item=0.001), groups=1, balance=balance)
+        runs.append((latencies(items), costs(passes)))
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("balance", [least_loaded, in_turn(), by_connection(6, 1)], ids=["least loaded", "in turn", "connections"])
+def test_every_item_of_several_groups_is_answered_once_or_found_no_place(balance: Balance) -> None:
+    items = arrivals(2000, 100.0)
+    machine = Machine(cores=3, slowdown=1.1, loop_item=0.001, loop_pass=0.001, client_item=0.001, pass_wait=0.001)
+    passes = simulate(items, replace(LOOK_AHEAD, workers=1, max_queued=20), by_cost, machine, groups=3, balance=balance)
+    passed = [item for one in passes for item in one.items]
+    assert len(passed) == len(set(passed)) < len(items)
+    assert set(passed) == {item for item in items if item.latency < math.inf}
+    assert {one.group for one in passes} == {0, 1, 2}
+
+
+def test_each_group_has_its_workers_and_no_others() -> None:
+    passes = simulate(arrivals(500, 400.0), ORDERED, tenth, groups=3, balance=in_turn())
+    for group in range(3):
+        own = [one for one in passes if one.group == group]
+        assert max(sum(other.started <= one.started < other.ended for other in own) for one in own) == ORDERED.workers
+
+
+def test_an_item_may_wait_in_one_group_while_a_worker_of_another_is_free() -> None:
+    items = [Item(200, 0.0), Item(10, 0.01), Item(10, 0.02)]
+    simulate(items, ONE_WORKER, by_cost, groups=2, balance=in_turn())
+    assert latencies(items) == pytest.approx([0.2, 0.01, 0.19])
+    # It would not with one queue, nor if it went to the group with the fewest in hand.
+    for policy, groups in ((ORDERED, 1), (ONE_WORKER, 2)):
+        items = [Item(200, 0.0), Item(10, 0.01), Item(10, 0.03)]
+        simulate(items, policy, by_cost, groups=groups, balance=least_loaded)
+        assert latencies(items) == pytest.approx([0.2, 0.01, 0.01])
+
+
+def test_what_was_refused_is_no_longer_in_hand() -> None:
+    items = [Item(1, 0.0), Item(1, 0.01), Item(1, 0.02), Item(1, 0.03)]
+    seen: list[list[int]] = []
+
+    def first(in_hand: Sequence[int]) -> int:
+        seen.append(list(in_hand))
+        return 0
+
+    simulate(items, replace(ONE_WORKER, max_queued=1), tenth, groups=2, balance=first)
+    assert seen == [[0, 0], [1, 0], [2, 0], [2, 0]]
+
+
+def test_groups_share_the_cores() -> None:
+    items = [Item(100, 0.0), Item(100, 0.0)]
+    simulate(items, ONE_WORKER, by_cost, Machine(cores=1), groups=2, balance=in_turn())
+    assert latencies(items) == pytest.approx([0.2, 0.2])
+
+
+def test_two_event_loops_do_twice_as_much_as_one() -> None:
+    items = arrivals(4000, 800.0)
+    policy = replace(ORDERED, workers=32, max_queued=10_000)
+    simulate(items, policy, lambda _: 0.001, Machine(cores=64, loop_item=0.005), groups=2, balance=in_turn())
+    assert len(items) / max(item.answered_at for item in items) == pytest.approx(400, rel=0.03)
+
+
+def test_each_group_has_a_window_of_its_own() -> None:
+    items = [Item(10, 0.0), Item(10, 0.020)]
+    simulate(items, replace(STRICT_WINDOW, workers=1), by_cost, groups=2, balance=in_turn())
+    assert latencies(items) == pytest.approx([0.050, 0.050])
+
+
+def test_one_queue_waits_as_erlang_says_and_one_for_each_worker_as_that_of_a_lone_worker() -> None:
+    load, workers, mean = 0.5, 4, 0.1001
+    one_by_one = replace(ONE_BY_ONE, workers=workers)
+    precise = lambda costs: 1e-4 * sum(costs)  # noqa: E731
+    pooled, split = (exponential(20_000, load * workers / mean, 1000) for _ in range(2))
+    simulate(pooled, one_by_one, precise)
+    # So many connections that each item goes to a group at random.
+    simulate(split, ONE_BY_ONE, precise, groups=workers, balance=by_connection(100_000, 1))
+    offered = load * workers
+    terms = [offered**number / math.factorial(number) for number in range(workers)]
+    last = offered**workers / math.factorial(workers) / (1 - load)
+    assert mean_wait(pooled, precise) == pytest.approx(last / (sum(terms) + last) * mean / (workers * (1 - load)), rel=0.1)
+    assert mean_wait(split, precise) == pytest.approx(mean * load / (1 - load), rel=0.1)
+
+
+def test_in_turn_items_of_equal_times_wait_as_long_as_in_one_queue() -> None:
+    # Whoever came so many before it, as there are workers, is the first whose worker is free: the one whose turn it was.
+    one, several = arrivals(4000, 0.7 * 4 / 0.1), arrivals(4000, 0.7 * 4 / 0.1)
+    simulate(one, replace(ONE_BY_ONE, workers=4), tenth)
+    simulate(several, ONE_BY_ONE, tenth, groups=4, balance=in_turn())
+    assert latencies(several) == pytest.approx(latencies(one))
+
+
+def test_balancing_by_request_is_better_than_at_random_and_few_connections_are_worse() -> None:
+    def wait(balance: Balance) -> float:
+        items = arrivals(4000, 0.7 * 4 / 0.1)
+        simulate(items, ONE_BY_ONE, tenth, groups=4, balance=balance)
+        return statistics.fmean(latencies(items)) - 0.1
+
+    at_random = wait(by_connection(100_000, 1))
+    assert max(wait(least_loaded), wait(in_turn())) < at_random / 2
+    assert wait(by_connection(8, 1)) > 5 * at_random
