@@ -55,7 +55,7 @@ SECONDS: Final = 1.2
 GROWTH: Final = 0.05
 TOLERANCE: Final = 0.04
 # A rate this near to that of one queue for all cores counts as the same.
-ENOUGH: Final = 0.94
+ENOUGH: Final = 0.9
 CORES: Final = (2, 4, 8, 16, 32, 64)
 PROCESSES: Final = (1, 2, 4, 8, 16)
 LOADS: Final = (0.5, 0.8)

@@ -79,7 +79,7 @@ def test_every_setting_is_listed_with_its_default_and_meaning_and_no_other_is() 
 def test_every_setting_that_a_page_names_exists() -> None:
     # In capitals, with an underscore: nothing else in these pages looks so, but for what is listed.
     named = set(re.findall(r"\b(?<!-)[A-Z]+(?:_[A-Z]+)+\b", EVERYTHING))
-    others = {"PIP_EXTRA_INDEX_URL", "OPENBLAS_CORETYPE", "MODEL_CARD", "UI_PORT"}
+    others = {"PIP_EXTRA_INDEX_URL", "OPENBLAS_CORETYPE", "MODEL_CARD", "UI_PORT", "SO_REUSEPORT"}
     assert named - others <= {name.upper() for name in Settings.model_fields}
 
 
