@@ -237,9 +237,8 @@ class BatchQueue(Generic[E]):
                 bound = FlushReason.COST
         if len(indices) > 1 and self._policy.max_passed_over:
             indices = self._one_pass(seen, indices)
-        for index in range(indices[-1]):
-            if index not in indices:
-                lane.entries[seen[index][0]] += 1
+        for index in set(range(indices[-1])).difference(indices):
+            lane.entries[seen[index][0]] += 1
         return [seen[index][0] for index in indices], bound
 
     def _fitting(self, seen: Sequence[tuple[E, int]], budget: float) -> list[int]:

@@ -120,8 +120,6 @@ TABLE = (
     (PassFailed, _model_failure),
     (Exception, _internal),
 )
-
-
 FORESEEN = tuple(kind for kind, _ in TABLE if kind is not Exception)
 
 

@@ -37,9 +37,8 @@ async def read_body(request: Request, limit: int, patience: float, own_timeout: 
     """The whole body, in UTF-8 and not compressed (`server.http.content`).
 
     Raises `RequestError`: 413 when it is longer than `limit` bytes, compressed or not, 408 when it is not complete after `patience`
-    seconds, 504 when the request's `own_timeout` is shorter than that and over, 400 or 415 when it cannot be decoded, and what the
-    protocol found wrong with it; and
-    `ClientDisconnect` when the client left.
+    seconds, 504 when the request's `own_timeout` is shorter than that and over, 400 or 415 when it cannot be decoded, or what the
+    protocol found wrong with it; and `ClientDisconnect` when the client left.
     """
     return decode(await _whole_body(request, limit, patience, own_timeout), request.headers, limit)
 

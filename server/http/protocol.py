@@ -367,7 +367,6 @@ class Protocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        self._read_bytes = 0
         self._forget_head_timer()
         self._forget_body_timer()
         if self._is_idle():
@@ -388,6 +387,7 @@ class Protocol(HttpToolsProtocol):
             log.warning("refused before it was a request", status=status, code=code)
 
     def _answer_refusal(self, status: int, code: str, message: str) -> None:
+        self._read_bytes = 0
         request_id = new_request_id()
         log.warning("refused before it was a request", status=status, code=code, request_id=request_id)
         if (context := request_context(self.app)) is not None:

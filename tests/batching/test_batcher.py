@@ -10,6 +10,7 @@ import contextlib
 import gc
 import math
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 import pytest
@@ -865,3 +866,52 @@ def test_a_window_causes_one_wake_up_also_where_timers_are_a_little_early() -> N
     uvloop.run(main())
     # Each item: one when it came, one when its window ended, one when its pass did; and a last one for the end.
     assert dispatches <= 20 * 3 + 1
+
+
+# --- how much leaves (17 and 18)
+
+
+def test_17_workers_that_are_free_share_what_came_at_once() -> None:
+    async def main() -> list[list[int]]:
+        model = Model()
+        async with Batcher(model, BatchPolicy(workers=2), cost=int) as batcher:
+            await asyncio.gather(*start(batcher, 10, 10, 10, 10))
+        return model.batches
+
+    assert run_virtual(main()) == [[10, 10], [10, 10]]
+
+
+@pytest.mark.parametrize(("measured", "taken"), [(0, [10, 10]), (80, [10, 10, 10, 10])])
+def test_17_a_worker_takes_its_share_and_once_the_pace_is_known_what_is_worth_a_pass(measured: int, taken: list[int]) -> None:
+    async def main() -> list[int]:
+        model = Model(0.002, per_unit=0.0001)  # a pass is worth its start from a cost of 80 on
+        async with Batcher(model, BatchPolicy(workers=2), cost=int) as batcher:
+            for place in range(measured):
+                await batcher.submit((10, 100)[place % 2])
+            model.batches.clear()
+            callers = start(batcher, 50, 500)  # both workers are busy, one of them for long
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.gather(*callers, *start(batcher, 10, 10, 10, 10))
+        return model.batches[2]
+
+    assert run_virtual(main()) == taken
+
+
+def test_18_a_caller_does_not_wait_for_a_pass_that_is_not_its_own() -> None:
+    def by_length(costs: Sequence[int]) -> list[list[int]]:
+        sides = [[place for place, cost in enumerate(costs) if (cost < 50) is side] for side in (True, False)]
+        return [side for side in sides if side]
+
+    async def main() -> tuple[list[list[int]], list[float]]:
+        model, answered = Model(0.002, per_unit=0.0001), []
+        async with Batcher(model, cost=int, divide=by_length) as batcher:
+            began = now()
+            for caller in asyncio.as_completed(start(batcher, 10, 300, 20)):
+                await caller
+                answered.append(now() - began)
+        return model.batches, answered
+
+    batches, answered = run_virtual(main())
+    assert batches == [[10, 20], [300]]
+    assert answered == pytest.approx([0.005, 0.005, 0.037])

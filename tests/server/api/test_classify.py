@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import pytest
 from starlette.types import Message
+from structlog.testing import capture_logs
 
 from models.fake import FakeClassifier
 from models.types import BlankTextError, Encoding
@@ -278,3 +279,33 @@ async def test_half_a_surrogate_pair_costs_nobody_an_answer(settings: SettingsMa
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "malformed_json")
         unknown = await app.client.post("/classify", content=rb'{"text": "a", "\ud83d": 1}')
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (422, "invalid_field")
+
+
+async def test_texts_that_the_model_would_pass_apart_are_passed_apart(settings: SettingsMaker) -> None:
+    class OneByOne(FakeClassifier):
+        def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
+            return [[place] for place in range(len(lengths))]
+
+    passes: list[int] = []
+    async with running(settings(), lambda: OneByOne(lambda encodings: passes.append(len(encodings)))) as app:
+        answer = await app.client.post("/classify", json={"texts": ["payment", "app crash", "hello there you"]})
+    assert answer.json()["predictions"] == ["billing", "technical", "general"]
+    assert passes == [1, 1, 1]
+
+
+async def test_what_nobody_foresaw_is_a_500_and_in_the_log_and_what_was_foreseen_is_not(settings: SettingsMaker) -> None:
+    class Broken(FakeClassifier):
+        def encode(self, text: str) -> Encoding:
+            if text == "fault":
+                raise KeyError("nobody foresaw this")
+            return super().encode(text)
+
+    async with running(settings(), Broken) as app:
+        with capture_logs() as logs:
+            assert (await app.client.post("/classify", json={"text": 1})).status_code == 422
+            assert not [line for line in logs if line["log_level"] == "error"]
+            response = await app.client.post("/classify", json={"text": "fault"})
+    assert error_of(response)[:2] == (500, "internal_error")
+    assert "foresaw" not in response.text
+    (line,) = (line for line in logs if line["log_level"] == "error")
+    assert (line["event"], line["request_id"]) == ("unexpected error", response.headers["x-request-id"])

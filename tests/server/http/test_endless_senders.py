@@ -22,7 +22,9 @@ from tests.server.conftest import Process, real_server, wait_until_ready
 BODY_SECONDS, KEEP_ALIVE_SECONDS = 0.5, 1
 BODY_BYTES = 10_000
 # What is on its way between two sockets of one machine, and has been sent but not received.
-IN_FLIGHT_BYTES = 16 << 20
+IN_FLIGHT_BYTES = 8 << 20
+# Of the client's kernel; by itself it would grow to half of the above.
+SEND_BUFFER_BYTES = 64 * 1024
 # For a machine with other things to do.
 SLACK_SECONDS = 5.0
 MOST_GROWTH = 40e6
@@ -91,7 +93,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 async def send_for_ever(port: int, phase: Phase, pause: float) -> tuple[int, float]:
     """Bytes and seconds until the server has ended it. With a pause, what is sent again is sent byte by byte."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = socket.create_connection(("127.0.0.1", port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    reader, writer = await asyncio.open_connection(sock=client)
     ended = asyncio.create_task(until_the_end(reader))
     started, sent = time.monotonic(), 0
     try:
