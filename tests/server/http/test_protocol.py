@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 
-from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, without_upgrade
+from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, Protocol, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'
@@ -134,6 +135,7 @@ def everything(server: Process, request: bytes) -> bytes:
 
 
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+LAST = POST.replace(b"Host: x", b"Host: x\r\nConnection: close")
 
 
 def test_a_body_is_never_taken_for_a_request(server: Process) -> None:
@@ -316,7 +318,7 @@ def test_a_head_that_http_allows_is_answered(server: Process, head: bytes) -> No
 def test_trailers_are_read_and_not_kept(server: Process) -> None:
     chunks = b"%x\r\n%s\r\n0\r\nX-Checksum: 1\r\nHost: y\r\nHost: z\r\n\r\n" % (len(BODY), BODY)
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answers = everything(server, head + chunks + POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    answers = everything(server, head + chunks + LAST)
     assert answers.count(b"HTTP/1.1 200 OK") == 2
     assert answers.count(b'"billing"') == 2
 
@@ -330,7 +332,7 @@ def test_a_connection_goes_on_after_a_body_that_came_after_its_answer(server: Pr
         for byte in (b"a", b"b", b"c"):
             client.sendall(byte)
             time.sleep(0.02)
-        client.sendall(b"\r\n" + POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        client.sendall(b"\r\n" + LAST)
         assert b'"billing"' in client.makefile("rb").read()
 
 
@@ -346,7 +348,7 @@ def test_a_pipelined_body_has_its_time_from_the_moment_at_which_it_can_be_sent(t
     with real_server(tmp_path, **settings) as process:
         wait_until_ready(process.url)
         with socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])), timeout=10) as client:
-            client.sendall(POST + POST.replace(b"Host: x", b"Host: x\r\nConnection: close")[:-5])
+            client.sendall(POST + LAST[:-5])
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
             time.sleep(0.5)
             client.sendall(POST[-5:])
@@ -374,8 +376,7 @@ def test_a_body_that_goes_on_after_a_last_answer_does_not_cost_the_client_its_an
 
 
 def test_requests_beyond_the_last_one_do_not_cost_it_its_answer(server: Process) -> None:
-    last = POST.replace(b"Host: x", b"Host: x\r\nConnection: close")
-    answers = everything(server, POST + last + POST * 1_000)
+    answers = everything(server, POST + LAST + POST * 1_000)
     assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
@@ -386,14 +387,36 @@ def test_requests_that_wait_for_their_turn_on_a_connection_are_bounded(server: P
     assert answers.count(b"connection: close") == 1
 
 
-def test_a_head_that_waits_for_a_slow_answer_keeps_its_place(tmp_path: Path) -> None:
-    """While reading pauses, the rest of a pipelined head cannot come; here for longer than a head may take."""
+@pytest.mark.parametrize(
+    ("pieces", "answered"),
+    [
+        # While reading pauses for a second request, the rest of the third head cannot come; here for longer than a head may take.
+        ((POST, POST + LAST[:30], LAST[30:]), 3),
+        # What begins as a head and is none costs the request before it nothing, also when the head's time is over.
+        ((POST, b"GET /hea", b"\0\r\n\r\n"), 1),
+    ],
+)
+def test_a_head_s_time_costs_no_request_its_answer(tmp_path: Path, pieces: tuple[bytes, ...], answered: int) -> None:
     settings = {"KEEP_ALIVE_SECONDS": "1", "BATCH_IDLE_FLUSH": "false", "BATCH_WINDOW_MS": "1500"}
-    last = POST.replace(b"Host: x", b"Host: x\r\nConnection: close")
     with real_server(tmp_path, **settings) as process:
         wait_until_ready(process.url)
         with socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])), timeout=10) as client:
-            client.sendall(POST + POST + last[:30])
-            time.sleep(0.1)
-            client.sendall(last[30:])
-            assert client.makefile("rb").read().count(b"HTTP/1.1 200 OK") == 3
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(0.1)
+            assert client.makefile("rb").read().count(b"HTTP/1.1 200 OK") == answered
+
+
+@pytest.mark.parametrize("is_closing", [True, False])
+async def test_a_client_that_reads_a_little_and_stops_is_not_kept_when_the_connection_is_to_be_closed(*, is_closing: bool) -> None:
+    transport, protocol = Transport(), object.__new__(Protocol)
+    protocol.transport, protocol.flow, protocol.loop = transport, FlowControl(transport), asyncio.get_running_loop()
+    protocol.timeout_keep_alive, protocol._write_timer = 60, None
+    protocol.pause_writing()
+    timer = protocol._write_timer
+    assert timer is not None
+    if is_closing:
+        transport.close()
+    protocol.resume_writing()
+    assert timer.cancelled() is not is_closing
+    timer.cancel()
