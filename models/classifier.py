@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -54,18 +53,14 @@ class Classifier:
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order. Raises `ArithmeticError` if a logit is not finite."""
-        return [self._prediction(row) for row in self.logits(encodings).tolist()]
-
-    def _prediction(self, logits: Sequence[float]) -> Prediction:
-        """By softmax, as `softmax` has it. For a few labels, NumPy would take ten times as long, and more after a pause."""
-        highest, temperature = max(logits), self.manifest.temperature
-        exponentials = [math.exp((logit - highest) / temperature) for logit in logits]
-        total = math.fsum(exponentials)
-        if not math.isfinite(total):
+        scores = softmax(self.logits(encodings) / self.manifest.temperature)
+        if not np.isfinite(scores).all():
             raise ArithmeticError(f"{self.identity} computed values that are not finite")
-        scores = tuple(exponential / total for exponential in exponentials)
-        winner = logits.index(highest)
-        return Prediction(self.labels[winner], scores[winner], scores)
+        best = scores.argmax(axis=1)
+        return [
+            Prediction(self.labels[winner], row[winner], tuple(row))
+            for winner, row in zip(best.tolist(), scores.tolist(), strict=True)
+        ]
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """Divide texts of these lengths, in tokens, into the forward passes that `predict` would make of them, as indices."""

@@ -164,3 +164,12 @@ def test_a_lone_text_is_there_twice(length: int) -> None:
     assert len(arrays["texts"]) == 2
     assert np.array_equal(*arrays["texts"])
     assert np.array_equal(*arrays["text_mask"])
+
+
+def test_what_passes_may_share_cannot_be_written_to() -> None:
+    first, second = feeds(encodings([20])), feeds([Encoding(tuple(range(500, 520)), False)])
+    assert first["mask"] is second["mask"]
+    assert first["input_ids"].tolist() != second["input_ids"].tolist()
+    for values in ([20], [20, 7], [300]):
+        shared = {name: array for name, array in feeds(encodings(values)).items() if name != "input_ids"}
+        assert not any(array.flags.writeable for array in shared.values())

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import ServerState
 
 from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, Protocol, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
@@ -420,3 +422,25 @@ async def test_a_client_that_reads_a_little_and_stops_is_not_kept_when_the_conne
     protocol.resume_writing()
     assert timer.cancelled() is not is_closing
     timer.cancel()
+
+
+async def test_requests_that_wait_are_forgotten_when_the_client_leaves() -> None:
+    async def busy(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    class Reading(Transport):
+        def pause_reading(self) -> None:
+            """It has all that is to be read."""
+
+        resume_reading = pause_reading
+
+    protocol = Protocol(Config(busy, lifespan="off"), ServerState(), {})
+    protocol.connection_made(Reading())
+    protocol.data_received(POST * 3)
+    assert len(protocol.pipeline) == 2
+    await asyncio.sleep(0)
+    protocol.connection_lost(ConnectionResetError())
+    assert not protocol.pipeline
+    for task in protocol.tasks:
+        task.cancel()
+    await asyncio.gather(*protocol.tasks, return_exceptions=True)
