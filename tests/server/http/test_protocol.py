@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
@@ -425,22 +426,26 @@ async def test_a_client_that_reads_a_little_and_stops_is_not_kept_when_the_conne
 
 
 async def test_requests_that_wait_are_forgotten_when_the_client_leaves() -> None:
-    async def busy(*_: object) -> None:
-        await asyncio.Event().wait()
+    started, may_end = asyncio.Event(), asyncio.Event()
+
+    async def busy(_scope: Scope, _receive: Receive, send: Send) -> None:
+        started.set()
+        await may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
 
     class Reading(Transport):
         def pause_reading(self) -> None:
             """It has all that is to be read."""
 
-        resume_reading = pause_reading
-
-    protocol = Protocol(Config(busy, lifespan="off"), ServerState(), {})
-    protocol.connection_made(Reading())
+    protocol = Protocol(Config(busy, interface="asgi3", lifespan="off", log_config=None), ServerState(), {})
+    transport = Reading()
+    protocol.connection_made(transport)
     protocol.data_received(POST * 3)
+    await asyncio.wait_for(started.wait(), timeout=5)
     assert len(protocol.pipeline) == 2
-    await asyncio.sleep(0)
+    transport.close()
     protocol.connection_lost(ConnectionResetError())
     assert not protocol.pipeline
-    for task in protocol.tasks:
-        task.cancel()
-    await asyncio.gather(*protocol.tasks, return_exceptions=True)
+    may_end.set()
+    await asyncio.gather(*protocol.tasks)
