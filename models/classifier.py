@@ -13,7 +13,7 @@ import numpy.typing as npt
 from models.bundle import TOKENIZER, Bundle, BundleError, Manifest
 from models.engines import ENGINES, Engine
 from models.tokenizer import Tokenizer, TokenizerError
-from models.types import Encoding, Prediction
+from models.types import Encoding, End, Prediction, Token
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -47,19 +47,27 @@ class Classifier:
         """Open a bundle folder. Raises `BundleError` when it is not whole or not loadable."""
         return cls(Bundle.open(folder), threads)
 
-    def encode(self, text: str) -> Encoding:
-        """Tokenize one text. Raises `BlankTextError`."""
-        return self._tokenizer.encode(text)
+    def encode(self, text: str, keep: End | None = None) -> Encoding:
+        """Tokenize one text; of one that is too long, keep this end, or the one that the model was trained on.
+
+        Raises `BlankTextError`.
+        """
+        return self._tokenizer.encode(text, keep)
+
+    def tokens(self, text: str, *, special: bool) -> list[Token]:
+        """The tokens of a text, which is not cut at `max_length`; with the model's special tokens or without."""
+        return self._tokenizer.tokens(text, special=special)
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order. Raises `ArithmeticError` if a logit is not finite."""
-        scores = softmax(self.logits(encodings) / self.manifest.temperature)
-        if not np.isfinite(scores).all():
+        logits = self.logits(encodings)
+        if not np.isfinite(logits).all():
             raise ArithmeticError(f"{self.identity} computed values that are not finite")
+        scores = softmax(logits / self.manifest.temperature)
         best = scores.argmax(axis=1)
         return [
-            Prediction(self.labels[winner], row[winner], tuple(row))
-            for winner, row in zip(best.tolist(), scores.tolist(), strict=True)
+            Prediction(self.labels[winner], row[winner], tuple(row), tuple(raw))
+            for winner, row, raw in zip(best.tolist(), scores.tolist(), logits.tolist(), strict=True)
         ]
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:

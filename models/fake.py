@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 
-from models.types import BlankTextError, Encoding, Prediction
+from models.types import BlankTextError, Encoding, End, Prediction, Token
 
 KEYWORDS = {"billing": ("payment", "invoice", "refund", "charge"), "technical": ("crash", "error", "log in", "bug")}
 
@@ -24,13 +26,22 @@ class FakeClassifier:
         self._on_pass = on_pass
         self.max_length = max_length
 
-    def encode(self, text: str) -> Encoding:
-        """Tokenize one text. Raises `BlankTextError`."""
+    def encode(self, text: str, keep: End | None = None) -> Encoding:
+        """Tokenize one text; of one that is too long, keep the beginning unless `keep` says otherwise. Raises `BlankTextError`."""
         words = text.lower().split()
         if not words:
             raise BlankTextError
         ids = tuple(self._token(word) for word in words)
-        return Encoding(ids[: self.max_length], len(ids) > self.max_length)
+        kept = ids[-self.max_length :] if keep is End.END else ids[: self.max_length]
+        return Encoding(kept, len(ids) > self.max_length)
+
+    def tokens(self, text: str, *, special: bool) -> list[Token]:
+        """The words; the one special token is the last, END."""
+        words = [
+            Token(self._token(match[0].lower()), match[0], special=False, start=match.start(), stop=match.end())
+            for match in re.finditer(r"\S+", text)
+        ]
+        return [*words, Token(len(self.labels), "END", special=True, start=None, stop=None)] if special else words
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order."""
@@ -51,4 +62,4 @@ class FakeClassifier:
         general = self.labels.index("general")
         winner = next((token for token in encoding.ids if token != general), general)
         scores = tuple(0.8 if index == winner else 0.1 for index in range(len(self.labels)))
-        return Prediction(self.labels[winner], 0.8, scores)
+        return Prediction(self.labels[winner], 0.8, scores, tuple(map(math.log, scores)))

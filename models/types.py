@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
+
+
+class End(Enum):
+    """An end of a text."""
+
+    START = "start"
+    END = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +28,26 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A classified text: `scores` are the calibrated probabilities in the order of the labels, `confidence` the highest of them."""
+    """A classified text: `scores` are the calibrated probabilities in the order of the labels, `confidence` the highest of them.
+
+    `logits` are what the model computed, before temperature and softmax, in the same order.
+    """
 
     label: str
     confidence: float
     scores: tuple[float, ...]
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of a text as the tokenizer splits it: from character `start` up to `stop`, which special tokens do not have."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
 
 
 class BlankTextError(ValueError):
@@ -53,8 +76,14 @@ class TextClassifier(Protocol):
     def max_length(self) -> int:
         """The most tokens of an encoding."""
 
-    def encode(self, text: str) -> Encoding:
-        """Tokenize one text. Raises `BlankTextError`."""
+    def encode(self, text: str, keep: End | None = None) -> Encoding:
+        """Tokenize one text; of one that is too long, keep this end, or the one that the model was trained on.
+
+        Raises `BlankTextError`.
+        """
+
+    def tokens(self, text: str, *, special: bool) -> list[Token]:
+        """The tokens of a text, which is not cut at `max_length`; with the model's special tokens or without."""
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order."""

@@ -33,6 +33,20 @@ def test_scores_are_probabilities_in_label_order(classifier: Classifier) -> None
     assert classifier.labels[prediction.scores.index(prediction.confidence)] == prediction.label
 
 
+def test_logits_are_those_that_the_scores_come_from(classifier: Classifier) -> None:
+    encoding = classifier.encode("payment failed")
+    (prediction,) = classifier.predict([encoding])
+    assert prediction.logits == tuple(classifier.logits([encoding])[0].tolist())
+    assert prediction.scores == pytest.approx(softmax(np.array(prediction.logits) / classifier.manifest.temperature).tolist())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_no_answer(classifier: Classifier, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    monkeypatch.setattr(classifier, "logits", lambda encodings: np.array([[0.0, 1.0, value]] * len(encodings)))
+    with pytest.raises(ArithmeticError, match="not finite"):
+        classifier.predict([classifier.encode("hello")])
+
+
 def test_results_keep_the_order_of_a_mixed_batch(classifier: Classifier) -> None:
     encodings = [classifier.encode(text) for text in MIXED]
     together = classifier.logits(encodings)
@@ -123,9 +137,3 @@ def test_a_model_whose_answers_depend_on_batch_mates_fails_the_self_check(monkey
     monkeypatch.setattr(classifier, "logits", lambda encodings: logits(encodings) + np.float32(1e-4) * (len(encodings) > 1))
     with pytest.raises(SelfCheckFailed, match="depend on the texts in its batch"):
         classifier.self_check()
-
-
-def test_values_that_are_not_finite_are_no_answer(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "logits", lambda encodings: np.full((len(encodings), 3), np.nan))
-    with pytest.raises(ArithmeticError, match="not finite"):
-        classifier.predict([classifier.encode("hello")])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.bundle import TOKENIZER, embedded_bundle
 from models.tokenizer import Tokenizer, TokenizerError
-from models.types import BlankTextError
+from models.types import BlankTextError, End, Token
 
 CONTENT = (embedded_bundle() / TOKENIZER).read_bytes()
 
@@ -72,3 +72,33 @@ def test_a_file_that_cuts_at_the_left_keeps_the_end_of_a_text_of_any_length() ->
         encoding = tokenizer.encode(text)
         assert encoding.ids == short
         assert encoding.truncated
+
+
+def test_a_call_may_say_which_end_of_a_long_text_to_keep(tokenizer: Tokenizer) -> None:
+    text = "payment " * 20 + "crash " * 20
+    start, end = tokenizer.encode(text, End.START), tokenizer.encode(text, End.END)
+    assert (len(start), len(end), start.truncated, end.truncated) == (16, 16, True, True)
+    assert start == tokenizer.encode(text)
+    assert start.ids[1:-1] == tokenizer.encode("payment " * 14).ids[1:-1]
+    assert end.ids[1:-1] == tokenizer.encode("crash " * 14).ids[1:-1]
+    assert (start.ids[0], start.ids[-1]) == (end.ids[0], end.ids[-1])
+    assert tokenizer.encode("app crashed", End.END) == tokenizer.encode("app crashed")
+
+
+def test_of_a_very_long_text_the_end_is_looked_at_when_it_is_to_be_kept(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("payment " * 100_000 + "crash " * 20, End.END).ids == tokenizer.encode("crash " * 20, End.END).ids
+
+
+def test_tokens_say_where_in_the_text_they_are_and_are_not_cut_at_the_limit(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.tokens("Ünïted app crashed", special=True)
+    assert [tokens[0].text, tokens[-1].text] == ["[CLS]", "[SEP]"]
+    assert {(token.special, token.start, token.stop) for token in (tokens[0], tokens[-1])} == {(True, None, None)}
+    assert tokens[1:-1] == tokenizer.tokens("Ünïted app crashed", special=False)
+    assert tokens[-2] == Token(tokens[-2].id, "crashed", special=False, start=11, stop=18)
+    assert [token.id for token in tokens] == list(tokenizer.encode("Ünïted app crashed").ids)
+    assert len(tokenizer.tokens("word " * 40, special=True)) == 42
+
+
+def test_tokens_of_a_very_long_text_are_those_of_its_first_64_characters_a_token(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.tokens("a" + " b" * 100_000, special=False)
+    assert tokens[-1].stop == 16 * 64 - 1

@@ -14,7 +14,7 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from models.fake import FakeClassifier
-from models.types import BlankTextError, Encoding
+from models.types import BlankTextError, Encoding, End
 from server.settings import Settings
 from tests.server.conftest import Application, Gate, running, until
 
@@ -252,10 +252,10 @@ async def test_a_thousand_concurrent_requests_each_get_their_own_answer(app: App
 
 async def test_a_text_that_only_the_tokenizer_finds_blank_is_named_by_its_place(settings: SettingsMaker) -> None:
     class Picky(FakeClassifier):
-        def encode(self, text: str) -> Encoding:
+        def encode(self, text: str, keep: End | None = None) -> Encoding:
             if text == "\u200b":
                 raise BlankTextError
-            return super().encode(text)
+            return super().encode(text, keep)
 
     async with running(settings(), Picky) as app:
         response = await app.client.post("/classify", json={"texts": ["a", "\u200b"]})
@@ -295,10 +295,10 @@ async def test_texts_that_the_model_would_pass_apart_are_passed_apart(settings: 
 
 async def test_what_nobody_foresaw_is_a_500_and_in_the_log_and_what_was_foreseen_is_not(settings: SettingsMaker) -> None:
     class Broken(FakeClassifier):
-        def encode(self, text: str) -> Encoding:
+        def encode(self, text: str, keep: End | None = None) -> Encoding:
             if text == "fault":
                 raise KeyError("nobody foresaw this")
-            return super().encode(text)
+            return super().encode(text, keep)
 
     async with running(settings(), Broken) as app:
         with capture_logs() as logs:

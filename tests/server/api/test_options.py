@@ -11,7 +11,7 @@ import pytest
 
 from batching import BatcherStatistics, DeadlineUnmeetable, Priority, QueueFull
 from models.fake import FakeClassifier
-from models.types import Encoding
+from models.types import Encoding, End
 from server.errors import error_response
 from server.settings import Settings, SettingsError
 from tests.server.conftest import Application, Gate, running, until
@@ -193,10 +193,10 @@ async def test_a_timeout_that_comes_while_a_long_text_is_tokenized_is_answered_o
     encoded: list[str] = []
 
     class Slow(FakeClassifier):
-        def encode(self, text: str) -> Encoding:
+        def encode(self, text: str, keep: End | None = None) -> Encoding:
             encoded.append(text[:4])
             assert encoding.wait(20)
-            return super().encode(text)
+            return super().encode(text, keep)
 
     async with running(settings(), Slow) as app:
         response = await app.client.post("/classify", json={"texts": ["word " * 500, "word " * 400], "timeout_ms": 40})

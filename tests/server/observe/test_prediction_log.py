@@ -39,7 +39,7 @@ from tests.server.conftest import until
 
 LogMaker = Callable[..., PredictionLog]
 SECRET = secrets.token_hex()
-BILLING = Prediction("billing", 0.9618854999, (0.9618854999, 0.03, 0.0081145001))
+BILLING = Prediction("billing", 0.9618854999, (0.9618854999, 0.03, 0.0081145001), (3.0, 0.0, -1.0))
 
 
 class Disk:
@@ -137,7 +137,7 @@ async def test_a_line_has_all_but_the_text(open_log: LogMaker, path: Path) -> No
     log = open_log(secret=SECRET)
     before = datetime.now(UTC).replace(microsecond=0)
     log.record("r-1", "Zahlung schlägt fehl", BILLING, 7, truncated=False)
-    log.record("r-2", "long", Prediction("general", 1.0, (1.0,)), None, truncated=True)
+    log.record("r-2", "long", Prediction("general", 1.0, (1.0,), (0.0,)), None, truncated=True)
     assert await settled(log) == counted(2)
     first, second = lines_in(path)
     when = first.pop("time")
