@@ -21,7 +21,7 @@ from server.observe.confidence import Confidence
 from server.observe.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.observe.metrics import Metrics, ModelState, ServiceState
 from server.readiness import NotReady, Phase, Readiness
-from server.request import ClassifyRequest, blank_text
+from server.request import ClassifyRequest, blank_text, too_long_text
 from server.settings import Settings
 from server.threads import PassThreads
 
@@ -161,7 +161,8 @@ class Service:
         classifier = self.classifier
         assert self._batcher is not None
         assert self._cache is not None
-        cached = [self._cache.get(text) for text in request.texts]
+        # The cache has answers to texts that were cut as usual.
+        cached = [self._cache.get(text) if request.is_plain else None for text in request.texts]
         missing = [index for index, answer in enumerate(cached) if answer is None]
         if not missing:
             yield Admitted(request, classifier, cached, missing, None, math.inf)
@@ -174,8 +175,8 @@ class Service:
     async def classify(self, admitted: Admitted) -> Classification:
         """Classify an admitted request's texts, each an entry of its own in the batcher.
 
-        Raises `RequestError` (blank text), `QueueFull` (in tokens), `DeadlineExceeded`, `BatcherClosed`, `BatcherStalled` or
-        `PassFailed`, whose `index` is the text's among several.
+        Raises `RequestError` (a text is blank or too long), `QueueFull` (in tokens), `DeadlineExceeded`, `BatcherClosed`,
+        `BatcherStalled` or `PassFailed`, whose `index` is the text's among several.
         """
         assert self._cache is not None
         request, missing, answers = admitted.request, admitted.missing, list(admitted.cached)
@@ -199,7 +200,8 @@ class Service:
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
                 tokens[index] = len(encoding)
-                self._cache.put(request.texts[index], answer)
+                if request.is_plain:
+                    self._cache.put(request.texts[index], answer)
         found = [answer for answer in answers if answer is not None]
         return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], tokens, timing)
 
@@ -219,8 +221,8 @@ class Service:
             _log_lengths("lengths", self.lengths.take_report(self.policy.max_items, self.policy.max_cost))
 
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
-        """Tokenize the texts to classify. Raises `RequestError` (blank text), and `DeadlineExceeded` on time."""
-        request, indices = admitted.request, admitted.missing
+        """Tokenize the texts to classify. Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time."""
+        request, indices, classifier = admitted.request, admitted.missing, admitted.classifier
         is_wanted = True
 
         def encode() -> list[Encoding]:
@@ -229,9 +231,12 @@ class Service:
                 if not is_wanted:
                     break
                 try:
-                    encodings.append(admitted.classifier.encode(request.texts[index]))
+                    encoding = classifier.encode(request.texts[index], request.keep)
                 except BlankTextError as error:
-                    raise blank_text(index, single=request.single) from error
+                    raise blank_text(request.place(index)) from error
+                if encoding.truncated and request.must_fit:
+                    raise too_long_text(request.place(index), classifier.max_length)
+                encodings.append(encoding)
             return encodings
 
         if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:

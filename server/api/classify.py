@@ -21,11 +21,13 @@ from models.types import Prediction
 from server.http.body import read_body, unless_disconnected
 from server.http.content import fault_of
 from server.http.errors import RequestError
+from server.http.marks import DIALECT, LOG
 from server.http.rendering import send_json
 from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
 from server.service import Service, Timing
 
+NATIVE: Final = "native"
 TIMEOUT_HEADER: Final = "X-Timeout-Ms"
 PRIORITY_HEADER: Final = "X-Priority"
 _OPTION_HEADERS: Final = frozenset(name.lower().encode() for name in (TIMEOUT_HEADER, PRIORITY_HEADER))
@@ -96,7 +98,7 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
         raise RequestError(400, "too_many_texts", f"{len(texts)} texts; at most {max_texts} are allowed in one request")
     for index, text in enumerate(texts):
         if not text.strip():
-            raise blank_text(index, single=single)
+            raise blank_text("text" if single else f"texts[{index}]")
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
     priority = Priority(body.priority or options.priority or Priority.INTERACTIVE)
@@ -171,13 +173,14 @@ class Classify:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or raise what `server.http.errors` has an answer for."""
         started = perf_counter()
+        scope[DIALECT] = NATIVE
         settings, request = self._settings, Request(scope, receive)
         options = parse_options(request.headers)
         patience = settings.body_timeout_ms / 1000
         content = await read_body(request, settings.max_body_bytes, patience, options.timeout or math.inf)
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request, options)
-        scope["supportbot.log"] = {"texts": len(wanted.texts)}
+        scope[LOG] = {"texts": len(wanted.texts)}
         with self._service.admitted(wanted, started) as admitted:
             answer = await unless_disconnected(request, self._service.classify(admitted))
         self._service.note(wanted, answer, request_id_of(scope))

@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.http.errors import RequestError, render_error
+from server.http.marks import DIALECT, LOG, ROUTE
 from server.http.request_id import HEADER, assign_request_id
 
 log = structlog.stdlib.get_logger("supportbot.access")
@@ -20,14 +21,14 @@ _HEADER = HEADER.lower().encode()
 
 
 class RequestContext:
-    """Wraps an ASGI application. `observe` is told path, status and seconds of each request; `stopping` is the answer to a request
-    that is cancelled because the process ends.
+    """Wraps an ASGI application. `observe` is told route, dialect, status and seconds of each request (`server.http.marks`);
+    `stopping` is the answer to a request that is cancelled because the process ends.
 
     The log line has method, path, status and times; never the query, a header or a text.
     """
 
     def __init__(
-        self, app: ASGIApp, observe: Callable[[str, int, float], None], stopping: RequestError, *, access_log: bool
+        self, app: ASGIApp, observe: Callable[[str, str, int, float], None], stopping: RequestError, *, access_log: bool
     ) -> None:
         self.app = app
         self._observe = observe
@@ -36,7 +37,7 @@ class RequestContext:
 
     def note_refused(self, status: int) -> None:
         """Count what was refused by the protocol before there was a request, which has no route and no time."""
-        self._observe("", status, 0.0)
+        self._observe("", "", status, 0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection scope."""
@@ -68,7 +69,8 @@ class RequestContext:
             log.exception("unexpected error", request_id=request_id)
         finally:
             seconds = perf_counter() - started
-            self._observe(scope["path"], status, seconds)
+            dialect: str = scope.get(DIALECT, "")
+            self._observe(scope.get(ROUTE) or scope["path"], dialect, status, seconds)
             if self._access_log:
                 log.info(
                     "request",
@@ -77,7 +79,8 @@ class RequestContext:
                     status=status,
                     ms=round(seconds * 1000, 2),
                     request_id=request_id,
-                    **scope.get("supportbot.log", {}),
+                    **({"dialect": dialect} if dialect else {}),
+                    **scope.get(LOG, {}),
                 )
 
 

@@ -1,13 +1,14 @@
-"""The answer to a request that cannot be answered: one shape, `{"error": {"code", "message", "request_id"}}`."""
+"""The answer to a request that cannot be answered: `{"error": {"code", "message", "request_id"}}`, or as its dialect says it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.responses import Response
 from starlette.types import Scope
 
+from server.http.marks import ERROR_BODY
 from server.http.rendering import render_json
 from server.http.request_id import request_id_of
 
@@ -22,7 +23,16 @@ class RequestError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+# Makes an error's JSON body; it is given the error and the request's id.
+ErrorBody = Callable[[RequestError, str], object]
+
+
+def native_error_body(error: RequestError, request_id: str) -> object:
+    """Our own shape."""
+    return {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
+
+
 def render_error(scope: Scope, error: RequestError) -> Response:
-    """The error as a response, with the id of the request."""
-    body = {"error": {"code": error.code, "message": error.message, "request_id": request_id_of(scope)}}
-    return render_json(body, error.status, error.headers)
+    """The error as a response, in the shape that the scope's dialect has."""
+    body_of: ErrorBody = scope.get(ERROR_BODY, native_error_body)
+    return render_json(body_of(error, request_id_of(scope)), error.status, error.headers)

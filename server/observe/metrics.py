@@ -41,6 +41,7 @@ TEXTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 TOKENS: Final = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 TEXT_TOKENS: Final = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
+# The routes that are always there; the dialects that are served have more.
 ROUTES: Final = frozenset({"/", "/classify", "/health", "/ready", "/metrics", "/confidence"})
 OTHER_ROUTE: Final = "other"
 NOT_ANSWERED: Final = "none"
@@ -93,7 +94,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.requests: dict[tuple[str, int], Histogram] = {}
+        self.routes = set(ROUTES)
+        self.requests: dict[tuple[str, str, int], Histogram] = {}
         self.tokenize, self.queue, self.inference = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
         self.pass_seconds, self.pass_texts, self.pass_tokens = Histogram(SECONDS), Histogram(TEXTS), Histogram(TOKENS)
         self.passes = dict.fromkeys(PassEnd, 0)
@@ -103,9 +105,12 @@ class Metrics:
         """Include what the service and its parts have counted; `state` is called at each scrape."""
         self.registry.register(_ServiceCollector(state))
 
-    def observe_request(self, path: str, status: int, seconds: float) -> None:
-        """A request of any route is over; status 0 if it got no answer."""
-        key = (path if path in ROUTES else OTHER_ROUTE, status)
+    def observe_request(self, path: str, dialect: str, status: int, seconds: float) -> None:
+        """A request of any route is over; no dialect if it was not for one, status 0 if it got no answer.
+
+        `path` is a label of its own only if it is one of `routes`; a dialect is always one that the server knows.
+        """
+        key = (path if path in self.routes else OTHER_ROUTE, dialect, status)
         histogram = self.requests.get(key)
         if histogram is None:
             histogram = self.requests[key] = Histogram(SECONDS)
@@ -150,9 +155,9 @@ class _MetricsCollector(_Collector):
         """All families."""
         metrics = self._metrics
         name, documentation = "supportbot_http_request_duration_seconds", "From a request's head to the last byte of its answer"
-        requests = HistogramMetricFamily(name, documentation, labels=["route", "status"])
-        for (route, status), histogram in metrics.requests.items():
-            requests.add_metric([route, str(status) if status else NOT_ANSWERED], *_buckets(histogram))
+        requests = HistogramMetricFamily(name, documentation, labels=["route", "dialect", "status"])
+        for (route, dialect, status), histogram in metrics.requests.items():
+            requests.add_metric([route, dialect, str(status) if status else NOT_ANSWERED], *_buckets(histogram))
         yield requests
         yield _histogram("tokenize_seconds", "Tokenizing a request's texts, as Server-Timing has it", metrics.tokenize)
         yield _histogram("queue_seconds", "Waiting of a request's slowest text for its pass", metrics.queue)

@@ -43,9 +43,9 @@ async def test_answers_are_counted_by_route_status_label_length_and_confidence(s
         await app.client.post("/classify", json={"texts": ["payment due", "app crash now", "hello"]})
         await app.client.post("/classify", json={"text": "refund"})
         value = await scrape(app)
-    assert value("http_request_duration_seconds_count", route="/classify", status="200") == 2
-    assert value("http_request_duration_seconds_bucket", route="/classify", status="200", le="10.0") == 2
-    assert value("http_request_duration_seconds_sum", route="/classify", status="200") > 0
+    assert value("http_request_duration_seconds_count", route="/classify", dialect="native", status="200") == 2
+    assert value("http_request_duration_seconds_bucket", route="/classify", dialect="native", status="200", le="10.0") == 2
+    assert value("http_request_duration_seconds_sum", route="/classify", dialect="native", status="200") > 0
     for stage in ("tokenize", "queue", "inference"):
         assert value(f"{stage}_seconds_count") == 2
     assert {label: value("predictions_total", label=label) for label in FakeClassifier.labels} == {
@@ -93,9 +93,9 @@ async def test_routes_that_clients_make_up_share_one_label(settings: SettingsMak
         assert (await app.client.post("/classify", content=b"no")).status_code == 400
         value = await scrape(app)
         text = (await app.client.get("/metrics")).text
-    assert value("http_request_duration_seconds_count", route="other", status="404") == 3
-    assert value("http_request_duration_seconds_count", route="/classify", status="405") == 1
-    assert value("http_request_duration_seconds_count", route="/classify", status="400") == 1
+    assert value("http_request_duration_seconds_count", route="other", dialect="", status="404") == 3
+    assert value("http_request_duration_seconds_count", route="/classify", dialect="", status="405") == 1
+    assert value("http_request_duration_seconds_count", route="/classify", dialect="native", status="400") == 1
     assert "two" not in text
 
 
@@ -133,7 +133,7 @@ async def test_what_waits_is_refused_joins_or_leaves_is_seen_while_it_happens(se
         assert {(await task).status_code for task in (first, same, bulk)} == {200}
         value = await scrape(app)
     assert (value("texts_total", outcome="expired"), value("dropped_texts_total", reason="expired")) == (1, 1)
-    assert value("http_request_duration_seconds_count", route="/classify", status="504") == 1
+    assert value("http_request_duration_seconds_count", route="/classify", dialect="native", status="504") == 1
     assert (value("queued_texts", priority="bulk"), value("running_passes")) == (0, 0)
 
 
@@ -159,8 +159,8 @@ def test_a_pass_that_hung_is_measured_neither_when_it_is_given_up_nor_when_it_en
 
 def test_a_request_without_an_answer_has_the_status_none() -> None:
     metrics = Metrics()
-    metrics.observe_request("/classify", 0, 0.1)
-    labels = (("route", "/classify"), ("status", "none"))
+    metrics.observe_request("/classify", "native", 0, 0.1)
+    labels = (("dialect", "native"), ("route", "/classify"), ("status", "none"))
     assert parsed(metrics.exposition("")[0].decode())["supportbot_http_request_duration_seconds_count", labels] == 1
 
 
