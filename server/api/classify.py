@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
-from starlette.datastructures import Headers
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from batching import Priority
-from models.json_text import loads_lenient
 from models.types import Prediction
-from server.http.body import read_body, unless_disconnected
-from server.http.content import fault_of
+from server.api.body import parse_json, validate
+from server.api.exchange import answer_headers, classified
+from server.api.options import Options, parse_options
+from server.http.body import read_body
 from server.http.errors import RequestError
-from server.http.marks import DIALECT, LOG
+from server.http.marks import DIALECT
 from server.http.rendering import send_json
-from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
-from server.service import Service, Timing
+from server.service import Service
 
-NATIVE: Final = "native"
-TIMEOUT_HEADER: Final = "X-Timeout-Ms"
-PRIORITY_HEADER: Final = "X-Priority"
-_OPTION_HEADERS: Final = frozenset(name.lower().encode() for name in (TIMEOUT_HEADER, PRIORITY_HEADER))
-
-# pydantic's own words, where they speak of Python rather than of JSON.
-_MESSAGES = {
-    "model_type": "must be a JSON object",
-    "list_type": "must be a list of strings",
-    "string_type": "must be a string",
-    "bool_type": "must be true or false",
-    "float_type": "must be a number",
-    "greater_than": "must be over 0",
-    "literal_error": "must be interactive or bulk",
-}
+NATIVE = "native"
 
 
 class _Body(BaseModel):
@@ -55,38 +37,12 @@ class _Body(BaseModel):
     priority: Literal["interactive", "bulk"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What headers may ask for: a timeout in seconds, a priority; None where they do not."""
-
-    timeout: float | None = None
-    priority: Priority | None = None
-
-
-_NO_OPTIONS: Final = Options()
-
-
-def parse_options(headers: Headers) -> Options:
-    """Parse the headers that may say what the body may say, too. Raises `RequestError`."""
-    if not any(name in _OPTION_HEADERS for name, _ in headers.raw):
-        return _NO_OPTIONS  # as nearly always
-    return Options(_timeout(headers), _priority(headers))
-
-
 def parse_classify(content: bytes, max_texts: int, options: Options) -> ClassifyRequest:
     """Parse a request body. Raises `RequestError` with the status and code that fit."""
-    try:
-        raw = loads_lenient(content)
-    except orjson.JSONDecodeError as error:
-        if (fault := fault_of(content)) is not None:
-            raise fault from error
-        raise RequestError(400, "malformed_json", f"the body is not JSON: {error.msg} (character {error.pos})") from error
+    raw = parse_json(content)
     if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in _Body.model_fields), None)) is not None:
         raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")
-    try:
-        body = _Body.model_validate(raw)
-    except ValidationError as error:
-        _refuse(error)
+    body = validate(_Body, raw)
     given = body.model_fields_set & {"text", "texts"}
     if len(given) != 1:
         raise RequestError(422, "invalid_field", 'the body must have either "text" or "texts"')
@@ -103,37 +59,6 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
     priority = Priority(body.priority or options.priority or Priority.INTERACTIVE)
     return ClassifyRequest(texts, single, body.scores, timeout, priority)
-
-
-def _timeout(headers: Headers) -> float | None:
-    value = _single(headers, TIMEOUT_HEADER)
-    if value is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,6})?", value) or not float(value):
-        raise RequestError(422, "invalid_field", f"{TIMEOUT_HEADER}: must be a number of milliseconds over 0")
-    return float(value) / 1000
-
-
-def _priority(headers: Headers) -> Priority | None:
-    value = _single(headers, PRIORITY_HEADER)
-    try:
-        return None if value is None else Priority(value)
-    except ValueError:
-        raise RequestError(422, "invalid_field", f"{PRIORITY_HEADER}: must be interactive or bulk") from None
-
-
-def _single(headers: Headers, name: str) -> str | None:
-    values = headers.getlist(name)
-    if len(values) > 1:
-        raise RequestError(422, "invalid_field", f"{name}: is there {len(values)} times")
-    return values[0] if values else None
-
-
-def _refuse(error: ValidationError) -> NoReturn:
-    detail = error.errors(include_input=False, include_url=False)[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    message = _MESSAGES.get(detail["type"], detail["msg"])
-    raise RequestError(422, "invalid_field", f"{place or 'the body'}: {message}") from error
 
 
 def classify_answer(
@@ -180,21 +105,7 @@ class Classify:
         content = await read_body(request, settings.max_body_bytes, patience, options.timeout or math.inf)
         classifier = self._service.classifier
         wanted = parse_classify(content, settings.max_texts_per_request, options)
-        scope[LOG] = {"texts": len(wanted.texts)}
-        with self._service.admitted(wanted, started) as admitted:
-            answer = await unless_disconnected(request, self._service.classify(admitted))
-        self._service.note(wanted, answer, request_id_of(scope))
+        answer = await classified(self._service, request, wanted, started)
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
-        headers = {"Server-Timing": _server_timing(answer.timing, latency)}
-        if self._service.is_leaving:
-            headers["Connection"] = "close"
-        await send_json(send, body, headers)
-
-
-def _server_timing(timing: Timing, total: float) -> str:
-    """The Server-Timing header (W3C), durations in milliseconds."""
-    return (
-        f"tokenize;dur={timing.tokenize * 1000:.3f}, queue;dur={timing.queue * 1000:.3f},"
-        f" inference;dur={timing.inference * 1000:.3f}, total;dur={total * 1000:.3f}"
-    )
+        await send_json(send, body, answer_headers(self._service, answer, latency))

@@ -16,8 +16,12 @@ def render_json(content: object, status: int = 200, headers: Mapping[str, str] |
 
 async def send_json(send: Send, content: object, headers: Mapping[str, str]) -> None:
     """Answer 200 with JSON, as `render_json` does, without the objects in between: for routes that are asked all the time."""
-    body = orjson.dumps(content)
+    await send_bytes(send, orjson.dumps(content), "application/json", headers)
+
+
+async def send_bytes(send: Send, body: bytes, media_type: str, headers: Mapping[str, str]) -> None:
+    """Answer 200 with a body that is there already."""
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    raw += ((b"content-length", b"%d" % len(body)), (b"content-type", b"application/json"))
+    raw += ((b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode("latin-1")))
     await send({"type": "http.response.start", "status": 200, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,200 @@
+"""One classification over HTTP, whatever the dialect: what they all share between the bytes that come in and those that go out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Final, Protocol
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from batching import Priority
+from models.types import TextClassifier
+from server.api.options import Options, parse_options
+from server.http.body import read_body, unless_disconnected
+from server.http.errors import ErrorBody, RequestError
+from server.http.marks import DIALECT, ERROR_BODY, LOG, ROUTE
+from server.http.rendering import send_bytes
+from server.http.request_id import request_id_of
+from server.request import ClassifyRequest, blank_text
+from server.service import Classification, Service, Timing
+from server.settings import Settings
+
+JSON: Final = "application/json"
+# Most dialects have no place in their answers to say that a text was cut, so a header does: the indices of such texts.
+TRUNCATED_HEADER: Final = "X-Truncated"
+
+
+async def classified(service: Service, request: Request, wanted: ClassifyRequest, started: float) -> Classification:
+    """Admit the request, classify its texts unless the client leaves, count and log; `started` is on `perf_counter`'s clock.
+
+    Raises what `server.errors` has an answer for.
+    """
+    request.scope[LOG] = {"texts": len(wanted.texts)}
+    with service.admitted(wanted, started) as admitted:
+        answer = await unless_disconnected(request, service.classify(admitted))
+    service.note(wanted, answer, request_id_of(request.scope))
+    return answer
+
+
+def answer_headers(service: Service, answer: Classification, latency: float) -> dict[str, str]:
+    """The headers of every answer with predictions; `latency` in seconds."""
+    headers = {"Server-Timing": _server_timing(answer.timing, latency)}
+    if service.is_leaving:
+        headers["Connection"] = "close"
+    return headers
+
+
+def _server_timing(timing: Timing, total: float) -> str:
+    """The Server-Timing header (W3C), durations in milliseconds."""
+    return (
+        f"tokenize;dur={timing.tokenize * 1000:.3f}, queue;dur={timing.queue * 1000:.3f},"
+        f" inference;dur={timing.inference * 1000:.3f}, total;dur={total * 1000:.3f}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one kind of client speaks: its name, for metrics and logs, and what errors look like to it."""
+
+    name: str
+    error_body: ErrorBody
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose body has been read, and what is needed to understand it."""
+
+    content: bytes
+    headers: Headers
+    path: Mapping[str, str]
+    options: Options
+    request_id: str
+    classifier: TextClassifier
+    settings: Settings
+
+    def request(
+        self,
+        texts: list[str],
+        name: str,
+        *,
+        single: bool = False,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+    ) -> ClassifyRequest:
+        """The request for these texts, which the client calls `name`. Raises `RequestError` for none, too many, or a blank one.
+
+        The body's `timeout` (in seconds) and `priority` win over the headers': these may have been set by a proxy, for all its
+        clients.
+        """
+        if not texts:
+            raise RequestError(400, "empty_texts", f"{name} is empty; send at least one text")
+        most = self.settings.max_texts_per_request
+        if len(texts) > most:
+            raise RequestError(400, "too_many_texts", f"{len(texts)} texts; at most {most} are allowed in one request")
+        timeout = self.options.timeout if timeout is None else timeout
+        chosen = priority or self.options.priority or Priority.INTERACTIVE
+        wanted = ClassifyRequest(texts, single, scores=True, timeout=timeout, priority=chosen, field=name)
+        for index, text in enumerate(texts):
+            if not text.strip():
+                raise blank_text(wanted.place(index))
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An answer's body, its media type, and headers of the dialect's own."""
+
+    body: bytes
+    media_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_content(value: object, headers: Mapping[str, str] | None = None) -> Content:
+    """A JSON answer."""
+    return Content(orjson.dumps(value), JSON, headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call that was understood: the request, and how to say its answer, which `render` is given with the latency in seconds."""
+
+    request: ClassifyRequest
+    render: Callable[[Classification, float], Content]
+
+
+class Endpoint(Protocol):
+    """A route of a dialect: an ASGI application and its place in the routing table."""
+
+    method: str
+    path: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or raise what `server.errors` has an answer for."""
+
+
+class Exchange:
+    """A route that classifies. `parse` makes a job of a call, or raises `RequestError`; everything else is the same for all.
+
+    An ASGI application: Starlette's wrapper for functions costs some 5 us a request.
+    """
+
+    method = "POST"
+
+    def __init__(self, service: Service, dialect: Dialect, path: str, parse: Callable[[Call], Job]) -> None:
+        self.path = path
+        self._service = service
+        self._dialect = dialect
+        self._parse = parse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or raise what `server.errors` has an answer for."""
+        started = perf_counter()
+        self._mark(scope)
+        settings, request = self._service.settings, Request(scope, receive)
+        options = parse_options(request.headers)
+        patience = settings.body_timeout_ms / 1000
+        content = await read_body(request, settings.max_body_bytes, patience, options.timeout or math.inf)
+        await self.answer(request, content, options, started, send)
+
+    async def answer(self, request: Request, content: bytes, options: Options, started: float, send: Send) -> None:
+        """Answer a request whose body has been read, perhaps by another endpoint of the same path."""
+        self._mark(scope := request.scope)
+        service, request_id, path = self._service, request_id_of(scope), scope.get("path_params", {})
+        call = Call(content, request.headers, path, options, request_id, service.classifier, service.settings)
+        job = self._parse(call)
+        answer = await classified(service, request, job.request, started)
+        latency = perf_counter() - started
+        rendered = job.render(answer, latency)
+        headers = {**answer_headers(service, answer, latency), **rendered.headers}
+        if any(answer.truncated):
+            headers[TRUNCATED_HEADER] = ", ".join(str(index) for index, cut in enumerate(answer.truncated) if cut)
+        await send_bytes(send, rendered.body, rendered.media_type, headers)
+
+    def _mark(self, scope: Scope) -> None:
+        scope[DIALECT] = self._dialect.name
+        scope[ROUTE] = self.path
+        scope[ERROR_BODY] = self._dialect.error_body
+
+
+class Page:
+    """A route that does not classify: metadata and health, as a dialect's clients ask for them."""
+
+    def __init__(self, dialect: Dialect, method: str, path: str, respond: Callable[[Request], Awaitable[Response]]) -> None:
+        self.method = method
+        self.path = path
+        self._dialect = dialect
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or raise what `server.errors` has an answer for."""
+        scope[ROUTE] = self.path
+        scope[ERROR_BODY] = self._dialect.error_body
+        response = await self._respond(Request(scope, receive))
+        await response(scope, receive, send)
