@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -11,13 +12,39 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batching import BatcherClosed
 from models.types import TextClassifier
+from server.api import model_list, semantic_router, vllm
 from server.api.classify import Classify
+from server.api.exchange import Endpoint, Exchange
 from server.api.index import Index
 from server.api.operations import Operations
 from server.errors import HANDLERS, answering_errors, translate
 from server.http.access import RequestContext
 from server.service import Service
 from server.settings import Settings
+
+CLASSIFY: Final = "/classify"
+
+
+def dialect_endpoints(service: Service) -> list[Endpoint]:
+    """The routes of the dialects that are served, without those on `CLASSIFY`. Of two for one path, the first one counts."""
+    served = service.settings.served_dialects()
+    found: list[Endpoint] = []
+    if vllm.NAME in served:
+        found.append(vllm.exchange(service, "/v1/classify"))
+    if vllm.NAME in served:
+        found += model_list.endpoints(service)
+    return found
+
+
+def others_on_classify(service: Service) -> Mapping[str, Exchange]:
+    """What the dialects that are served have on `CLASSIFY`, by the field that tells their requests from ours."""
+    served = service.settings.served_dialects()
+    found: dict[str, Exchange] = {}
+    if semantic_router.NAME in served:
+        found["inputs"] = semantic_router.exchange(service, CLASSIFY)
+    if vllm.NAME in served:
+        found["input"] = found["messages"] = vllm.exchange(service, CLASSIFY)
+    return found
 
 
 def create_app(
@@ -32,7 +59,9 @@ def create_app(
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
     operations = Operations(service)
-    classify = Classify(service)
+    classify = Classify(service, others_on_classify(service))
+    endpoints = dialect_endpoints(service)
+    service.metrics.routes |= {endpoint.path for endpoint in endpoints}
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -41,8 +70,9 @@ def create_app(
 
     app = Starlette(
         routes=[
+            *(Route(endpoint.path, endpoint, methods=[endpoint.method]) for endpoint in endpoints),
             Route("/", Index(service).answer),
-            Route("/classify", classify, methods=["POST"]),
+            Route(CLASSIFY, classify, methods=["POST"]),
             Route("/health", operations.health),
             Route("/ready", operations.ready),
             Route("/metrics", operations.metrics),
@@ -52,23 +82,23 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
-    direct = _DirectRoute(app, "POST", "/classify", answering_errors(classify))
+    exchanges: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange)}
+    by_path = {CLASSIFY: classify} | exchanges
+    direct = _DirectRoutes(app, {path: answering_errors(endpoint) for path, endpoint in by_path.items()})
     context = RequestContext(direct, service.metrics.observe_request, translate(BatcherClosed()), access_log=settings.access_log)
     return context, service
 
 
-class _DirectRoute:
-    """Hands requests of one route straight to its endpoint, and the others to the application, which has the route, too.
+class _DirectRoutes:
+    """Hands POST requests for some paths straight to their endpoints, and all others to the application, which has these, too.
 
     Starlette's middlewares and router take a fifth of the event loop's time for a request, and come to the same here.
     """
 
-    def __init__(self, app: ASGIApp, method: str, path: str, endpoint: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
         self.app = app
-        self._method = method
-        self._path = path
-        self._endpoint = endpoint
+        self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_direct = scope["type"] == "http" and scope["path"] == self._path and scope["method"] == self._method
-        await (self._endpoint if is_direct else self.app)(scope, receive, send)
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        await ((self._endpoints.get(scope["path"]) if is_post else None) or self.app)(scope, receive, send)

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,6 +21,10 @@ from models.bundle import embedded_bundle
 from server.observe.prediction_log import PredictionLog, PredictionLogError
 
 ENV_FILE = Path(".env")
+NATIVE: Final = "native"
+DIALECTS: Final = (NATIVE, "semantic-router", "vllm", "tei", "hugging-face", "open-inference", "kserve", "sagemaker")
+# A path without a pattern in it.
+_ROUTE: Final = r"^/[A-Za-z0-9._~/:@-]*$"
 Milliseconds = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
 
 
@@ -53,6 +57,16 @@ class Settings(BundleSetting):
 
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8000
+    dialects: Annotated[
+        str, Field(description="dialects to serve beside our own, separated by commas; all, or native for no other")
+    ] = "all"
+    aip_http_port: Annotated[
+        int | None, Field(ge=0, le=65535, description="PORT unless that is set, and HOST is then 0.0.0.0; Vertex AI sets it")
+    ] = None
+    aip_predict_route: Annotated[
+        str | None, Field(pattern=_ROUTE, description="one more path for requests with instances; Vertex AI sets it")
+    ] = None
+    aip_health_route: Annotated[str | None, Field(pattern=_ROUTE, description="one more path for /ready; Vertex AI sets it")] = None
     bundle_timeout: Annotated[
         float,
         Field(
@@ -153,6 +167,29 @@ class Settings(BundleSetting):
         "auto"
     )
     access_log: Annotated[bool, Field(description="log one line for each request, never its text")] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listen_as_vertex_says(cls, given: object) -> object:
+        if isinstance(given, dict) and (port := given.get("aip_http_port")) not in {None, ""}:
+            return {"host": "0.0.0.0", "port": port} | given  # noqa: S104 - a container's port is reached from outside only
+        return given
+
+    @field_validator("dialects")
+    @classmethod
+    def _check_dialects(cls, value: str) -> str:
+        for name in map(str.strip, value.split(",")):
+            if name not in {*DIALECTS, "all"}:
+                known = ", ".join(DIALECTS)
+                raise PydanticCustomError(
+                    "dialect", "there is no dialect {name}; known are {known}", {"name": name, "known": known}
+                )
+        return value
+
+    def served_dialects(self) -> frozenset[str]:
+        """The names of the dialects that are served; our own always is."""
+        names = {name.strip() for name in self.dialects.split(",")}
+        return frozenset(DIALECTS) if "all" in names else frozenset({NATIVE, *names})
 
     def open_prediction_log(self) -> PredictionLog | None:
         """The prediction log, if one is wanted. Raises `SettingsError` when it cannot be written."""

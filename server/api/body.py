@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from models.json_text import loads_lenient
 from server.http.content import fault_of
@@ -14,15 +16,29 @@ from server.http.errors import RequestError
 Record = TypeVar("Record", bound=BaseModel)
 
 # pydantic's own words, where they speak of Python rather than of JSON.
-_MESSAGES = {
+_MESSAGES: Final = {
     "model_type": "must be a JSON object",
     "list_type": "must be a list of strings",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
     "float_type": "must be a number",
-    "greater_than": "must be over 0",
-    "literal_error": "must be interactive or bulk",
+    "int_type": "must be a whole number",
+    "missing": "is missing",
+    "dict_type": "must be a JSON object",
+    "greater_than": "must be over {gt:g}",
+    "greater_than_equal": "must be at least {ge}",
+    "literal_error": "must be {expected}",
 }
+
+
+def _check_texts(value: object) -> object:
+    # Of a union, pydantic would tell what is wrong with the value as each of its kinds.
+    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+        return value
+    raise PydanticCustomError("texts_type", "must be a string or a list of strings")
+
+
+Texts = Annotated[str | list[str], BeforeValidator(_check_texts)]
 
 
 def parse_json(content: bytes) -> object:
@@ -35,16 +51,17 @@ def parse_json(content: bytes) -> object:
         raise RequestError(400, "malformed_json", f"the body is not JSON: {error.msg} (character {error.pos})") from error
 
 
-def validate(kind: type[Record], raw: object) -> Record:
-    """The record. Raises `RequestError`, whose message names the first field at fault."""
+def validate(kind: type[Record], raw: object, **messages: str) -> Record:
+    """The record. Raises `RequestError`, whose message names the first field at fault; `messages` are of this record's own."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        _refuse(error)
+        _refuse(error, messages)
 
 
-def _refuse(error: ValidationError) -> NoReturn:
+def _refuse(error: ValidationError, messages: Mapping[str, str]) -> NoReturn:
     detail = error.errors(include_input=False, include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    message = _MESSAGES.get(detail["type"], detail["msg"])
+    found = messages.get(detail["type"]) or _MESSAGES.get(detail["type"])
+    message = detail["msg"] if found is None else found.format(**detail.get("ctx", {})).replace("'", "")
     raise RequestError(422, "invalid_field", f"{place or 'the body'}: {message}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from batching import Priority
 from models.types import Prediction
 from server.api.body import parse_json, validate
-from server.api.exchange import answer_headers, classified
+from server.api.exchange import Exchange, answer_headers, classified
 from server.api.options import Options, parse_options
 from server.http.body import read_body
 from server.http.errors import RequestError
@@ -89,9 +90,13 @@ def classify_answer(
 
 
 class Classify:
-    """`POST /classify`: one text or several. An ASGI application: Starlette's wrapper for functions costs some 5 us a request."""
+    """`POST /classify`: one text or several. An ASGI application: Starlette's wrapper for functions costs some 5 us a request.
 
-    def __init__(self, service: Service) -> None:
+    Other dialects have requests on the same path; `others` has them by a field that only they have.
+    """
+
+    def __init__(self, service: Service, others: Mapping[str, Exchange] = MappingProxyType({})) -> None:
+        self._others = others
         self._service = service
         self._settings = service.settings
 
@@ -104,8 +109,21 @@ class Classify:
         patience = settings.body_timeout_ms / 1000
         content = await read_body(request, settings.max_body_bytes, patience, options.timeout or math.inf)
         classifier = self._service.classifier
-        wanted = parse_classify(content, settings.max_texts_per_request, options)
+        try:
+            wanted = parse_classify(content, settings.max_texts_per_request, options)
+        except RequestError:
+            if (other := self._of_other_dialect(content)) is None:
+                raise
+            await other.answer(request, content, options, started, send)
+            return
         answer = await classified(self._service, request, wanted, started)
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
         await send_json(send, body, answer_headers(self._service, answer, latency))
+
+    def _of_other_dialect(self, content: bytes) -> Exchange | None:
+        """Whose request it is, if it is not one of ours: looked at when it could not be parsed, so that ours lose no time."""
+        raw = parse_json(content)
+        if not isinstance(raw, dict) or not raw.keys().isdisjoint({"text", "texts"}):
+            return None
+        return next((exchange for name, exchange in self._others.items() if name in raw), None)

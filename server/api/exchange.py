@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from batching import Priority
-from models.types import TextClassifier
+from models.types import End, TextClassifier
 from server.api.options import Options, parse_options
 from server.http.body import read_body, unless_disconnected
 from server.http.errors import ErrorBody, RequestError
@@ -83,24 +83,24 @@ class Call:
         self,
         texts: list[str],
         name: str,
+        asked: Options,
         *,
         single: bool = False,
-        timeout: float | None = None,
-        priority: Priority | None = None,
+        keep: End | None = None,
+        must_fit: bool = False,
     ) -> ClassifyRequest:
         """The request for these texts, which the client calls `name`. Raises `RequestError` for none, too many, or a blank one.
 
-        The body's `timeout` (in seconds) and `priority` win over the headers': these may have been set by a proxy, for all its
-        clients.
+        What the body asked for wins over the headers: these may have been set by a proxy, for all its clients.
         """
         if not texts:
             raise RequestError(400, "empty_texts", f"{name} is empty; send at least one text")
         most = self.settings.max_texts_per_request
         if len(texts) > most:
             raise RequestError(400, "too_many_texts", f"{len(texts)} texts; at most {most} are allowed in one request")
-        timeout = self.options.timeout if timeout is None else timeout
-        chosen = priority or self.options.priority or Priority.INTERACTIVE
-        wanted = ClassifyRequest(texts, single, scores=True, timeout=timeout, priority=chosen, field=name)
+        timeout = self.options.timeout if asked.timeout is None else asked.timeout
+        priority = asked.priority or self.options.priority or Priority.INTERACTIVE
+        wanted = ClassifyRequest(texts, single, True, timeout, priority, name, keep, must_fit)
         for index, text in enumerate(texts):
             if not text.strip():
                 raise blank_text(wanted.place(index))

@@ -1,11 +1,12 @@
-"""What any request may ask for in its headers: a timeout and a priority."""
+"""What any request may ask for, in its headers or its body: a timeout and a priority."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 
 from batching import Priority
@@ -22,6 +23,20 @@ class Options:
 
     timeout: float | None = None
     priority: Priority | None = None
+
+
+class BodyOptions(BaseModel):
+    """The same in the body, for the dialects of others; fields that a dialect does not know are ignored, as others do."""
+
+    model_config = ConfigDict(strict=True)
+
+    timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    priority: Literal["interactive", "bulk"] | None = None
+
+    def options(self) -> Options:
+        """These options, as the headers have them."""
+        timeout = None if self.timeout_ms is None else self.timeout_ms / 1000
+        return Options(timeout, None if self.priority is None else Priority(self.priority))
 
 
 _NO_OPTIONS: Final = Options()
