@@ -109,7 +109,7 @@ class Service:
         self._batcher: Batcher[Encoding, Prediction] | None = None
         self._threads: PassThreads | None = None
         # Long texts are tokenized in threads, which take turns on the cores that passes need too.
-        self._tokenizing = anyio.CapacityLimiter(self.cores.number)
+        self.tokenizing = anyio.CapacityLimiter(self.cores.number)
         self._late_in_tokenizing = 0
         self._cache: AnswerCache | None = None
 
@@ -243,7 +243,7 @@ class Service:
             return encode()
         try:
             async with asyncio.timeout(admitted.deadline - perf_counter()):
-                return await anyio.to_thread.run_sync(encode, limiter=self._tokenizing, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(encode, limiter=self.tokenizing, abandon_on_cancel=True)
         except TimeoutError as error:
             self._late_in_tokenizing += len(indices)
             raise DeadlineExceeded from error

@@ -1,0 +1,173 @@
+"""`POST /predict` and `/tokenize`, `GET /info`: the dialect of text-embeddings-inference (TEI)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Annotated, Final, Literal
+
+import anyio.to_thread
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.types import End, Token
+from server.api.body import Texts, parse_json, validate
+from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page, json_content
+from server.api.naming import name_and_version
+from server.api.options import BodyOptions
+from server.api.scores import Function, ranked, values
+from server.http.body import read_body
+from server.http.errors import RequestError
+from server.http.rendering import render_json
+from server.service import Classification, Service
+
+NAME: Final = "tei"
+_PAIR: Final = 2
+_KINDS: Final = {400: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+_KINDS_OF_CODES: Final = {"empty_texts": "Empty", "blank_text": "Tokenizer", "text_too_long": "Validation"}
+
+
+def error_body(error: RequestError, request_id: str) -> object:
+    """A string and a type of its own, with our code and the request's id beside them."""
+    kind = _KINDS_OF_CODES.get(error.code) or _KINDS.get(error.status, "Backend" if error.status >= 500 else "Validation")
+    return {"error": error.message, "error_type": kind, "code": error.code, "request_id": request_id}
+
+
+DIALECT: Final = Dialect(NAME, error_body)
+
+
+def _check_inputs(value: object) -> object:
+    match value:
+        case str() | [str()]:
+            return value
+        case [str(), str()]:
+            # Two texts are meant more often than not (huggingface/text-embeddings-inference#747).
+            message = 'two strings are a pair, and this model reads single texts; for two texts send [["a"],["b"]]'
+            raise PydanticCustomError("pair", message)
+        case [str(), *_]:
+            raise PydanticCustomError("flat", 'for several texts send a list of lists, [["a"],["b"],["c"]]')
+        case list():
+            for index, item in enumerate(value):
+                match item:
+                    case [str()]:
+                        continue
+                    case [str(), str()]:
+                        raise PydanticCustomError("pair", f"[{index}] is a pair, and this model reads single texts")
+                raise PydanticCustomError("item", f"[{index}] must be a list of one string")
+            return value
+    raise PydanticCustomError("inputs_type", "must be a string or a list of lists of one string")
+
+
+class PredictBody(BodyOptions):
+    """One text, alone or in a list, or a list of lists of one text."""
+
+    inputs: Annotated[str | list[str] | list[list[str]], BeforeValidator(_check_inputs)]
+    raw_scores: bool = False
+    truncate: bool | None = None
+    truncation_direction: Literal["Left", "left", "Right", "right"] | None = None
+
+    def texts(self) -> tuple[list[str], bool]:
+        """(the texts, True if the answer is not to be nested)."""
+        if isinstance(self.inputs, str):
+            return [self.inputs], True
+        texts = [item if isinstance(item, str) else item[0] for item in self.inputs]
+        return texts, bool(self.inputs) and isinstance(self.inputs[0], str)
+
+
+def parse(call: Call) -> Job:
+    """All labels, the most probable first; logits with `raw_scores`."""
+    body = validate(PredictBody, parse_json(call.content))
+    texts, single = body.texts()
+    labels, function = call.classifier.labels, Function.NONE if body.raw_scores else Function.SOFTMAX
+    characters = sum(map(len, texts))
+    keep = None if body.truncation_direction is None else End.END if body.truncation_direction in {"Left", "left"} else End.START
+    request = call.request(texts, "inputs", body.options(), single=single, keep=keep, must_fit=body.truncate is False)
+
+    def render(answer: Classification, latency: float) -> Content:
+        lists = [ranked(labels, values(prediction, function)) for prediction in answer.predictions]
+        return json_content(lists[0] if single else lists, _timing_headers(answer, characters, latency))
+
+    return Job(request, render)
+
+
+def _timing_headers(answer: Classification, characters: int, latency: float) -> Mapping[str, str]:
+    """Whole milliseconds, as TEI has them."""
+    timing = answer.timing
+    seconds = {
+        "x-compute-time": latency,
+        "x-total-time": latency,
+        "x-tokenization-time": timing.tokenize,
+        "x-queue-time": timing.queue,
+        "x-inference-time": timing.inference,
+    }
+    return {
+        "x-compute-type": "cpu+optimized",
+        "x-compute-characters": str(characters),
+        "x-compute-tokens": str(sum(count or 0 for count in answer.tokens)),
+        **{name: str(round(value * 1000)) for name, value in seconds.items()},
+    }
+
+
+class TokenizeBody(BaseModel):
+    """Texts to split into tokens."""
+
+    model_config = ConfigDict(strict=True)
+
+    inputs: Texts
+    add_special_tokens: bool = True
+
+
+def endpoints(service: Service) -> list[Endpoint]:
+    """The routes."""
+    settings = service.settings
+
+    async def info(_: Request) -> Response:
+        classifier = service.classifier
+        name, version = name_and_version(classifier)
+        labels = {str(index): label for index, label in enumerate(classifier.labels)}
+        indices = {label: index for index, label in enumerate(classifier.labels)}
+        return render_json(
+            {
+                "model_id": name,
+                "model_sha": None,
+                "model_dtype": "float32",
+                "served_model_name": name,
+                "model_version": version,
+                "model_type": {"classifier": {"id2label": labels, "label2id": indices}},
+                "max_concurrent_requests": service.policy.max_queued,
+                "max_input_length": classifier.max_length,
+                "max_batch_tokens": service.policy.max_cost,
+                "max_batch_requests": service.policy.max_items,
+                "max_client_batch_size": settings.max_texts_per_request,
+                "auto_truncate": True,
+                "tokenization_workers": service.cores.number,
+                "version": metadata.version("supportbot"),
+                "sha": None,
+                "docker_label": None,
+            }
+        )
+
+    async def tokenize(request: Request) -> Response:
+        content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
+        classifier = service.classifier
+        body = validate(TokenizeBody, parse_json(content))
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        if not texts:
+            raise RequestError(400, "empty_texts", "inputs is empty; send at least one text")
+        if len(texts) > settings.max_texts_per_request:
+            message = f"{len(texts)} texts; at most {settings.max_texts_per_request} are allowed in one request"
+            raise RequestError(400, "too_many_texts", message)
+
+        def split() -> list[list[Token]]:
+            return [classifier.tokens(text, special=body.add_special_tokens) for text in texts]
+
+        # Texts may be long, and this is asked for rarely.
+        return render_json(await anyio.to_thread.run_sync(split, limiter=service.tokenizing))
+
+    return [
+        Exchange(service, DIALECT, "/predict", parse),
+        Page(DIALECT, "GET", "/info", info),
+        Page(DIALECT, "POST", "/tokenize", tokenize),
+    ]
