@@ -1,0 +1,55 @@
+"""A request to a transformers pipeline: `inputs` and `parameters`, answered by a list of labels and scores for each text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.api.body import Texts, parse_json, validate
+from server.api.exchange import Call, Content, Job, json_content
+from server.api.options import BodyOptions
+from server.api.scores import Function, ranked, values
+from server.http.errors import RequestError
+from server.service import Classification
+
+
+class Parameters(BaseModel):
+    """How to say the scores."""
+
+    model_config = ConfigDict(strict=True)
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+
+    @property
+    def function(self) -> Function:
+        """What is applied to the logits; softmax unless something else was asked for."""
+        return Function(self.function_to_apply or "softmax")
+
+
+class PipelineBody(BodyOptions):
+    """One text or several."""
+
+    inputs: Texts
+    parameters: Parameters | None = None
+
+
+def parse_pipeline(call: Call) -> Job:
+    """A list of lists whatever the request, the highest score first: that is what the hosted API answers, and its client reads."""
+    body = validate(PipelineBody, parse_json(call.content))
+    parameters = body.parameters or Parameters()
+    labels = call.classifier.labels
+    single = isinstance(body.inputs, str)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+
+    def render(answer: Classification, _: float) -> Content:
+        function, top = parameters.function, parameters.top_k
+        return json_content([ranked(labels, values(prediction, function), top) for prediction in answer.predictions])
+
+    return Job(call.request(texts, "inputs", body.options(), single=single), render)
+
+
+def error_body(error: RequestError, request_id: str) -> object:
+    """A string, as their clients show it, with our code and the request's id beside it."""
+    return {"error": error.message, "code": error.code, "request_id": request_id}
