@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batching import BatcherClosed
 from models.types import TextClassifier
-from server.api import hugging_face, kserve, model_list, sagemaker, semantic_router, tei, vllm
+from server.api import hugging_face, kserve, model_list, open_inference, sagemaker, semantic_router, tei, vllm
 from server.api.classify import Classify
 from server.api.exchange import Endpoint, Exchange
 from server.api.index import Index
@@ -30,7 +30,7 @@ def dialect_endpoints(service: Service) -> list[Endpoint]:
     served = service.settings.served_dialects()
     found: list[Endpoint] = []
     # First, because Vertex AI's operators choose its paths, and may choose another dialect's.
-    for module in (kserve, tei, hugging_face, sagemaker):
+    for module in (kserve, tei, hugging_face, sagemaker, open_inference):
         if module.NAME in served:
             found += module.endpoints(service)
     if vllm.NAME in served:

@@ -15,6 +15,10 @@ from server.http.errors import RequestError
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 ACCEPTED: Final = "gzip, deflate"
+# What fits into one packet is not made smaller for anybody's good.
+WORTH_COMPRESSING: Final = 1400
+# Quality 0, RFC 9110, 12.4.2.
+_REFUSES: Final = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 # gzip data may be several pieces, one after the other. What follows a piece is copied, so there is a bound.
 MOST_MEMBERS: Final = 100
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
@@ -48,6 +52,18 @@ def decode(body: bytes, headers: Headers, limit: int) -> bytes:
         if body.startswith(mark):
             raise _unsupported_charset(charset)
     return body.removeprefix(codecs.BOM_UTF8)
+
+
+def compress(body: bytes, accepted: str) -> tuple[bytes, str]:
+    """(the body, its content coding), compressed if an `Accept-Encoding` header allows gzip or deflate and it is worth it."""
+    if len(body) < WORTH_COMPRESSING:
+        return body, ""
+    for part in accepted.lower().split(","):
+        coding, _, parameters = part.partition(";")
+        if coding.strip() in {"gzip", "deflate"} and not _REFUSES.fullmatch(parameters.strip()):
+            compressor = zlib.compressobj(level=1, wbits=_CODINGS[coding.strip()])
+            return compressor.compress(body) + compressor.flush(), coding.strip()
+    return body, ""
 
 
 def fault_of(body: bytes) -> RequestError | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 import httpx2
+import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -35,6 +36,9 @@ async def test_it_names_the_server_its_version_and_model_and_every_link_leads_so
         }
         for link in LINKS.values():
             assert (await app.client.get(link)).status_code == (405 if link == "/classify" else 200)
+        # Not for posting to; but the Hugging Face API's clients post there.
+        assert (await app.client.post("/", json={})).status_code == 422
+    async with running(settings(dialects="native")) as app:
         assert (await app.client.post("/", json={})).status_code == 405
 
 
@@ -66,10 +70,11 @@ async def test_it_says_when_a_pass_hangs(settings: SettingsMaker) -> None:
         assert (await app.client.get("/")).json()["status"] == "ready"
 
 
-def test_the_metrics_know_every_route_and_no_other(settings: SettingsMaker) -> None:
-    app, _ = create_app(settings(), FakeClassifier)
+@pytest.mark.parametrize("dialects", ["native", "all"])
+def test_the_metrics_know_every_route_and_no_other(settings: SettingsMaker, dialects: str) -> None:
+    app, service = create_app(settings(dialects=dialects), FakeClassifier)
     assert isinstance(app, RequestContext)
     starlette = getattr(app.app, "app", None)
     assert isinstance(starlette, Starlette)
-    assert {route.path for route in starlette.routes if isinstance(route, Route)} == ROUTES
-    assert len(starlette.routes) == len(ROUTES)
+    assert {route.path for route in starlette.routes if isinstance(route, Route)} == service.metrics.routes
+    assert (service.metrics.routes == ROUTES) == (dialects == "native")
