@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build serve test lint test-properties test-build loadtest loadtest-all loadtest-ui compare ladder model lock clean
+.PHONY: help setup setup-dev setup-build setup-clients serve test lint test-properties test-build test-clients loadtest loadtest-all loadtest-ui compare ladder model lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ $(VENV)/.build: requirements/build.txt requirements/encoder.txt $(VENV)/.serve
 	$(INSTALL) --no-deps -r requirements/encoder.txt
 	@touch $@
 
+setup-clients: $(VENV)-clients/.done ## another environment: clients of other servers whose requirements do not go together with ours
+
+$(VENV)-clients/.done: requirements/clients.txt
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/clients.txt
+	@touch $@
+
 serve: setup ## the server, on 127.0.0.1:8000; OPTIONS="--port 9000" or any other option of supportbot serve
 	@exec $(BIN)/supportbot serve $(OPTIONS)
 
@@ -47,7 +54,7 @@ lint: setup-dev ## format, lint, types, architecture
 	$(BIN)/lint-imports
 
 test: lint ## lint and all quick tests, in two processes
-	$(BIN)/python -m pytest -m "not build" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not build and not clients" -n 2 --dist loadscope
 
 test-properties: setup-dev ## the batcher: every branch covered, and long random sequences of events; STEPS of each, 100,000 by default
 	$(BIN)/python -m coverage run --source batching -m pytest tests/batching
@@ -56,6 +63,9 @@ test-properties: setup-dev ## the batcher: every branch covered, and long random
 
 test-build: setup-dev setup-build ## train, export, quantize and verify a tiny model for real
 	$(BIN)/python -m pytest -m build -n 2 --dist loadscope
+
+test-clients: setup-dev setup-clients ## the clients of Triton and KServe against a real server
+	CLIENTS=$(VENV)-clients $(BIN)/python -m pytest -m clients
 
 loadtest: setup-dev ## a load test against a server that it starts and stops; SCENARIO, DURATION, HOST and more may be set
 	$(BIN)/python -m loadtest.run
@@ -83,6 +93,7 @@ lock: ## resolve the requirements again (needs uv)
 	$(LOCK) pyproject.toml requirements/install.in -o requirements/serve.txt
 	$(LOCK) pyproject.toml requirements/install.in --extra dev --extra loadtest -c requirements/serve.txt -o requirements/dev.txt
 	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK) requirements/clients.in -o requirements/clients.txt
 
 clean: ## remove what set-up and tests made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) $(VENV)-clients .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
