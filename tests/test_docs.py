@@ -24,9 +24,12 @@ from loadtest.baselines.comparison import MOSEC, OURS, read_comparison
 from loadtest.scenarios import SCENARIOS
 from models.bundle import Bundle, embedded_bundle
 from models.classifier import Classifier
-from server.app import create_app
+from models.fake import FakeClassifier
+from server.api.open_inference import OUTPUTS
+from server.app import create_app, dialect_endpoints
 from server.observe.metrics import ROUTES
-from server.settings import Settings
+from server.service import Service
+from server.settings import DIALECTS, Settings
 from tests.server.conftest import running, until
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +133,26 @@ def test_every_route_is_listed_and_no_other_is() -> None:
     assert {path for _, path in listed} == ROUTES
 
 
+def test_every_dialect_s_route_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = table(page("dialects.md"), "| request | dialect | setting | clients |")
+    assert [row[2].strip("`") for row in rows[1:]] == [name for name in DIALECTS if name != "native"]
+    paths = {path.replace("MODEL", "{model}") for row in rows for path in re.findall(r"(?:GET|POST) (/[^`]*)", row[0])}
+    served = {
+        endpoint.path
+        for endpoint in dialect_endpoints(
+            Service(Settings(dialects="all", aip_predict_route=None, aip_health_route=None), FakeClassifier)
+        )
+    }
+    assert paths - {"/classify"} == {path for path in served if not path.startswith("/v2") and "/versions/" not in path}
+    assert "`/v2/...`" in page("dialects.md")
+
+
+def test_every_output_of_the_open_inference_protocol_is_listed() -> None:
+    rows = table(page("dialects.md"), "| output | datatype, shape | is |")
+    assert [row[0].strip("`") for row in rows] == list(OUTPUTS)
+
+
 def test_every_error_code_is_listed_with_its_status() -> None:
     listed = {(status, code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page("api.md"), re.MULTILINE)}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
@@ -164,10 +187,13 @@ def test_the_batcher_s_example_is_ten_lines_and_prints_what_its_page_says() -> N
     assert f"It prints `{done.stdout.strip()}`." in page("batching.md")
 
 
+NEW = {"request_id", "id", "created"}
+
+
 def like(found: object, shown: object) -> bool:
-    """The same but for numbers, which depend on the CPU, and request ids."""
+    """The same but for numbers, which depend on the CPU, and what is new in each answer."""
     if isinstance(shown, dict) and isinstance(found, dict):
-        return found.keys() == shown.keys() and all(key == "request_id" or like(found[key], shown[key]) for key in shown)
+        return found.keys() == shown.keys() and all(key in NEW or like(found[key], shown[key]) for key in shown)
     if isinstance(shown, list) and isinstance(found, list):
         return len(found) == len(shown) and all(map(like, found, shown))
     if isinstance(shown, float) and isinstance(found, float):
@@ -181,7 +207,7 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    shown = re.findall(r"^\$ curl localhost:8000(/\w*)(?: -d '(.*)')?\n(.*)$", EVERYTHING, re.MULTILINE)
+    shown = re.findall(r"^\$ curl localhost:8000(/[\w/:]*)(?: -d '(.*)')?\n(.*)$", EVERYTHING, re.MULTILINE)
     assert len(shown) == EVERYTHING.count("\n$ curl localhost") >= 6
     application, service = create_app(Settings(drain_linger_ms=0), lambda: classifier)
     transport = httpx2.ASGITransport(application)

@@ -90,7 +90,7 @@ def _rows(function: Function) -> Callable[[Classification, int], Tensor]:
 
 
 _ROWS: Final = {"probabilities": Function.SOFTMAX, "logits": Function.NONE}
-_OUTPUTS: Final[dict[str, Callable[[Classification, int], Tensor]]] = {
+OUTPUTS: Final[dict[str, Callable[[Classification, int], Tensor]]] = {
     "label": _labels,
     "score": _scores,
     "probabilities": _rows(Function.SOFTMAX),
@@ -248,8 +248,8 @@ def _of_bytes(raw: bytes) -> list[str]:
 
 
 def _check_output(output: InferOutput, classifier: TextClassifier) -> None:
-    if output.name not in _OUTPUTS:
-        message = f"outputs: there is no {output.name[:100]!r}; {classifier.identity} has {', '.join(_OUTPUTS)}"
+    if output.name not in OUTPUTS:
+        message = f"outputs: there is no {output.name[:100]!r}; {classifier.identity} has {', '.join(OUTPUTS)}"
         raise RequestError(422, "invalid_field", message)
     if output.parameters and output.parameters.classification and output.name not in _ROWS:
         raise RequestError(422, "invalid_field", f"outputs: classification needs one of {', '.join(_ROWS)}, not {output.name}")
@@ -260,7 +260,7 @@ def _said(
 ) -> dict[str, object]:
     """The output for the JSON part; if it is to be binary, its bytes are appended to `parts`."""
     parameters = output.parameters or OutputParameters()
-    tensor = _OUTPUTS[output.name](answer, len(labels))
+    tensor = OUTPUTS[output.name](answer, len(labels))
     if parameters.classification:
         tensor = _classes(tensor, labels, parameters.classification)
     said: dict[str, object] = {"name": output.name, "datatype": tensor.datatype, "shape": tensor.shape}
@@ -337,9 +337,7 @@ def _described(classifier: TextClassifier) -> dict[str, object]:
     labels = len(classifier.labels)
     shapes = {"probabilities": [-1, labels], "logits": [-1, labels]}
     datatypes = {"label": "BYTES", "truncated": "BOOL"}
-    outputs = [
-        {"name": output, "datatype": datatypes.get(output, "FP32"), "shape": shapes.get(output, [-1])} for output in _OUTPUTS
-    ]
+    outputs = [{"name": output, "datatype": datatypes.get(output, "FP32"), "shape": shapes.get(output, [-1])} for output in OUTPUTS]
     return {
         "name": name,
         "versions": [version],
