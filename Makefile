@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-build setup-clients serve test lint test-properties test-build test-clients loadtest loadtest-all loadtest-ui compare ladder model lock clean
+.PHONY: help setup setup-dev setup-build setup-clients serve test lint test-properties test-build test-clients test-contract loadtest loadtest-all loadtest-ui compare ladder model lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-build: setup-dev setup-build ## train, export, quantize and verify a tiny m
 
 test-clients: setup-dev setup-clients ## the clients of Triton and KServe against a real server
 	CLIENTS=$(VENV)-clients $(BIN)/python -m pytest -m clients
+
+test-contract: setup-dev ## random requests to every route of the contract, valid and not; EXAMPLES of each, 500 by default
+	CONTRACT_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/server/api/test_openapi.py
 
 loadtest: setup-dev ## a load test against a server that it starts and stops; SCENARIO, DURATION, HOST and more may be set
 	$(BIN)/python -m loadtest.run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,10 +12,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batching import BatcherClosed
 from models.types import TextClassifier
-from server.api import hugging_face, kserve, model_list, open_inference, sagemaker, semantic_router, tei, vllm
+from server.api import classify as native
+from server.api import (
+    hugging_face,
+    index,
+    kserve,
+    model_list,
+    open_inference,
+    operations,
+    sagemaker,
+    semantic_router,
+    tei,
+    vllm,
+)
 from server.api.classify import Classify
 from server.api.exchange import Endpoint, Exchange
 from server.api.index import Index
+from server.api.openapi import PATH as OPENAPI
+from server.api.openapi import Described, OpenApi
 from server.api.operations import Operations
 from server.errors import HANDLERS, answering_errors, translate
 from server.http.access import RequestContext
@@ -23,6 +37,14 @@ from server.service import Service
 from server.settings import Settings
 
 CLASSIFY: Final = "/classify"
+# What the contract says of our pages.
+PAGES: Final = {
+    "/": index.OPERATION,
+    "/health": operations.HEALTH,
+    "/ready": operations.READY,
+    "/metrics": operations.METRICS,
+    "/confidence": operations.CONFIDENCE,
+}
 
 
 def dialect_endpoints(service: Service) -> list[Endpoint]:
@@ -51,6 +73,19 @@ def others_on_classify(service: Service) -> Mapping[str, Exchange]:
     return found
 
 
+def described_routes(endpoints: Sequence[Endpoint], others: Mapping[str, Exchange]) -> list[Described]:
+    """All routes, for the contract; of two for one path and method, the first."""
+    on_classify = [others[name].operation for name in ("inputs", "input") if name in others]
+    found = {
+        ("POST", CLASSIFY): Described("POST", CLASSIFY, native.NATIVE, [native.OPERATION, *on_classify]),
+        **{("GET", path): Described("GET", path, native.NATIVE, [operation]) for path, operation in PAGES.items()},
+    }
+    for endpoint in endpoints:
+        described = Described(endpoint.method, endpoint.path, endpoint.name, [endpoint.operation])
+        found.setdefault((endpoint.method, endpoint.path), described)
+    return list(found.values())
+
+
 def create_app(
     settings: Settings,
     open_classifier: Callable[[], TextClassifier],
@@ -62,8 +97,8 @@ def create_app(
     `on_ready` or `on_failed` is called on the event loop, once, when the model is in service or cannot be used.
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
-    operations = Operations(service)
-    classify = Classify(service, others_on_classify(service))
+    pages, others = Operations(service), others_on_classify(service)
+    classify = Classify(service, others)
     endpoints = dialect_endpoints(service)
     service.metrics.routes |= {endpoint.path for endpoint in endpoints}
 
@@ -77,10 +112,11 @@ def create_app(
             *(Route(endpoint.path, endpoint, methods=[endpoint.method]) for endpoint in endpoints),
             Route("/", Index(service).answer),
             Route(CLASSIFY, classify, methods=["POST"]),
-            Route("/health", operations.health),
-            Route("/ready", operations.ready),
-            Route("/metrics", operations.metrics),
-            Route("/confidence", operations.confidence),
+            Route("/health", pages.health),
+            Route("/ready", pages.ready),
+            Route("/metrics", pages.metrics),
+            Route("/confidence", pages.confidence),
+            Route(OPENAPI, OpenApi(described_routes(endpoints, others)).answer),
         ],
         exception_handlers=dict(HANDLERS),
         lifespan=lifespan,

@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from batching import Priority
 from models.types import Prediction
 from server.api.body import parse_json, validate
 from server.api.exchange import Exchange, answer_headers, classified
+from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import Options, parse_options
 from server.http.body import read_body
 from server.http.errors import RequestError
@@ -27,8 +29,10 @@ from server.service import Service
 NATIVE = "native"
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True)
+class Body(BaseModel):
+    """One text or several."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"additionalProperties": False})
 
     text: str = ""
     # pydantic would make a deep copy of a list given as the default, for each request.
@@ -38,12 +42,35 @@ class _Body(BaseModel):
     priority: Literal["interactive", "bulk"] | None = None
 
 
+class ClassifyAnswer(TypedDict):
+    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut. `latency_ms` in milliseconds."""
+
+    prediction: NotRequired[str]
+    confidence: NotRequired[float]
+    predictions: NotRequired[list[str]]
+    confidences: NotRequired[list[float]]
+    scores: NotRequired[dict[str, float] | list[dict[str, float]]]
+    truncated: NotRequired[Literal[True] | list[bool]]
+    latency_ms: float
+    model: str
+
+
+OPERATION: Final = Operation(
+    "Classify one text or several",
+    ClassifyAnswer,
+    body=Body,
+    example={"texts": ["payment failed", "app crashed"], "scores": True},
+    errors=CLASSIFY_ERRORS,
+    kind="classify",
+)
+
+
 def parse_classify(content: bytes, max_texts: int, options: Options) -> ClassifyRequest:
     """Parse a request body. Raises `RequestError` with the status and code that fit."""
     raw = parse_json(content)
-    if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in _Body.model_fields), None)) is not None:
+    if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in Body.model_fields), None)) is not None:
         raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")
-    body = validate(_Body, raw)
+    body = validate(Body, raw)
     given = body.model_fields_set & {"text", "texts"}
     if len(given) != 1:
         raise RequestError(422, "invalid_field", 'the body must have either "text" or "texts"')

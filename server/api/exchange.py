@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from batching import Priority
 from models.types import End, TextClassifier
+from server.api.operation import JSON, Operation
 from server.api.options import Options, parse_options
 from server.http.body import read_body, unless_disconnected
 from server.http.errors import ErrorBody, RequestError
@@ -26,7 +27,6 @@ from server.request import ClassifyRequest, blank_text
 from server.service import Classification, Service, Timing
 from server.settings import Settings
 
-JSON: Final = "application/json"
 # Most dialects have no place in their answers to say that a text was cut, so a header does: the indices of such texts.
 TRUNCATED_HEADER: Final = "X-Truncated"
 
@@ -130,10 +130,12 @@ class Job:
 
 
 class Endpoint(Protocol):
-    """A route of a dialect: an ASGI application and its place in the routing table."""
+    """A route of a dialect: an ASGI application, its place in the routing table, its dialect's name and what the contract says."""
 
     method: str
     path: str
+    name: str
+    operation: Operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or raise what `server.errors` has an answer for."""
@@ -147,8 +149,10 @@ class Exchange:
 
     method = "POST"
 
-    def __init__(self, service: Service, dialect: Dialect, path: str, parse: Callable[[Call], Job]) -> None:
+    def __init__(self, service: Service, dialect: Dialect, path: str, parse: Callable[[Call], Job], operation: Operation) -> None:
         self.path = path
+        self.name = dialect.name
+        self.operation = operation
         self._service = service
         self._dialect = dialect
         self._parse = parse
@@ -184,11 +188,14 @@ class Exchange:
 
 
 class Page:
-    """A route that does not classify: metadata and health, as a dialect's clients ask for them."""
+    """A route that does not classify: metadata and health, as a dialect's clients ask for them. `route` is `GET /path`."""
 
-    def __init__(self, dialect: Dialect, method: str, path: str, respond: Callable[[Request], Awaitable[Response]]) -> None:
-        self.method = method
-        self.path = path
+    def __init__(
+        self, dialect: Dialect, route: str, respond: Callable[[Request], Awaitable[Response]], operation: Operation
+    ) -> None:
+        self.method, self.path = route.split(" ")
+        self.name = dialect.name
+        self.operation = operation
         self._dialect = dialect
         self._respond = respond
 

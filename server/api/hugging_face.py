@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from server.api.exchange import Dialect, Endpoint, Exchange
-from server.api.pipeline import error_body, parse_pipeline
+from server.api.pipeline import OPERATION, error_body, parse_pipeline
 from server.service import Service
 
 NAME: Final = "hugging-face"
@@ -14,4 +14,4 @@ DIALECT: Final = Dialect(NAME, error_body)
 
 def endpoints(service: Service) -> list[Endpoint]:
     """The routes."""
-    return [Exchange(service, DIALECT, "/", parse_pipeline)]
+    return [Exchange(service, DIALECT, "/", parse_pipeline, OPERATION)]

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from importlib import metadata
+from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
+from server.api.operation import Operation
 from server.http.rendering import render_json
 from server.service import Service
 
 NAME = "SupportBot"
 LINKS = {name: f"/{name}" for name in ("classify", "health", "ready", "metrics", "confidence")}
+
+
+class IndexAnswer(TypedDict):
+    """What is running here."""
+
+    name: str
+    version: str
+    status: Literal["starting", "ready", "stalled", "failed", "leaving", "draining"]
+    model: str | None
+    labels: list[str]
+    links: dict[str, str]
+
+
+OPERATION: Final = Operation("What is running here, and where to go on", IndexAnswer)
 
 
 class Index:

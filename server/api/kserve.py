@@ -5,20 +5,22 @@ Vertex AI names the routes itself, in `AIP_PREDICT_ROUTE` and `AIP_HEALTH_ROUTE`
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.types import Prediction
 from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page, json_content
 from server.api.naming import check_model
+from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
 from server.api.options import BodyOptions
 from server.api.pipeline import Parameters, error_body
-from server.api.scores import ranked, values
+from server.api.scores import Score, ranked, values
 from server.http.rendering import render_json
 from server.service import Classification, Service
 
@@ -47,30 +49,64 @@ def _check_instances(value: object) -> object:
     return value
 
 
-class PredictBody(BodyOptions):
+class KServeBody(BodyOptions):
     """One text or several: each a string, or an object that has it in one field."""
 
     instances: Annotated[list[str | dict[str, Any]], BeforeValidator(_check_instances)]
     parameters: Parameters | None = None
 
 
+class KServePrediction(TypedDict):
+    """The most probable label; `truncated` only if the text was cut."""
+
+    label: str
+    score: float
+    truncated: NotRequired[bool]
+
+
+class KServeAnswer(TypedDict):
+    """For each instance, in their order; a list for each where `top_k` asks for one."""
+
+    predictions: list[KServePrediction | list[Score]]
+
+
+class Ready(TypedDict):
+    """It is ready."""
+
+    status: Literal["ready"]
+
+
+OPERATION: Final = Operation(
+    "Classify texts, as KServe and Vertex AI do",
+    KServeAnswer,
+    TextError,
+    KServeBody,
+    {"instances": ["payment failed", {"inputs": "app crashed"}]},
+    CLASSIFY_ERRORS | {404},
+    "classify",
+)
+
+
 def parse(call: Call) -> Job:
     """For each instance the most probable label, or the `top_k` ones if the parameters say how many."""
     if "model" in call.path:
         check_model(call.classifier, call.path["model"], call.path.get("version"))
-    body = validate(PredictBody, parse_json(call.content))
+    body = validate(KServeBody, parse_json(call.content))
     parameters, labels = body.parameters or Parameters(), call.classifier.labels
 
-    def predicted(prediction: Prediction, *, cut: bool) -> object:
+    def predicted(prediction: Prediction, *, cut: bool) -> KServePrediction | list[Score]:
         numbers = values(prediction, parameters.function)
         if parameters.top_k is not None:
             return ranked(labels, numbers, parameters.top_k)
         best = ranked(labels, numbers, 1)[0]
-        return {**best, "truncated": True} if cut else best
+        found = KServePrediction(label=best["label"], score=best["score"])
+        if cut:
+            found["truncated"] = True
+        return found
 
     def render(answer: Classification, _: float) -> Content:
         pairs = zip(answer.predictions, answer.truncated, strict=True)
-        return json_content({"predictions": [predicted(prediction, cut=cut) for prediction, cut in pairs]})
+        return json_content(KServeAnswer(predictions=[predicted(prediction, cut=cut) for prediction, cut in pairs]))
 
     texts = [text for text in map(_text_of, body.instances) if text is not None]
     return Job(call.request(texts, "instances", body.options()), render)
@@ -79,17 +115,18 @@ def parse(call: Call) -> Job:
 def endpoints(service: Service) -> list[Endpoint]:
     """The routes, Vertex AI's own among them if there are any."""
     found: list[Endpoint] = [
-        Exchange(service, DIALECT, "/v1/models/{model}:predict", parse),
-        Exchange(service, DIALECT, "/v1/models/{model}/versions/{version}:predict", parse),
+        Exchange(service, DIALECT, "/v1/models/{model}:predict", parse, OPERATION),
+        Exchange(service, DIALECT, "/v1/models/{model}/versions/{version}:predict", parse, OPERATION),
     ]
     settings = service.settings
 
     async def health(_: Request) -> Response:
         service.check_ready()
-        return render_json({"status": "ready"})
+        return render_json(Ready(status="ready"))
 
     if settings.aip_predict_route is not None:
-        found.append(Exchange(service, DIALECT, settings.aip_predict_route, parse))
+        found.append(Exchange(service, DIALECT, settings.aip_predict_route, parse, OPERATION))
     if settings.aip_health_route is not None:
-        found.append(Page(DIALECT, "GET", settings.aip_health_route, health))
+        operation = Operation("Is it ready?", Ready, TextError, errors=frozenset({503}))
+        found.append(Page(DIALECT, f"GET {settings.aip_health_route}", health, operation))
     return found

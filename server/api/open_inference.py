@@ -17,18 +17,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from batching import Priority
 from models.types import TextClassifier
 from server.api.body import parse_json, validate
-from server.api.exchange import JSON, Call, Content, Dialect, Endpoint, Exchange, Job, Page
+from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page
 from server.api.naming import check_model, name_and_version
+from server.api.operation import CLASSIFY_ERRORS, JSON, Operation, TextError
 from server.api.options import Options
 from server.api.scores import DECIMALS, Function, values
 from server.api.tensors import HEADER, TensorError, join_strings, pack_booleans, pack_floats, split_strings
@@ -46,7 +48,7 @@ BINARY: Final = "application/octet-stream"
 _CLASS: Final = "{value:.6f}:{index}:{label}"
 
 
-def error_body(error: RequestError, request_id: str) -> object:
+def error_body(error: RequestError, request_id: str) -> TextError:
     """A string, as the clients read it, with our code and the request's id beside it."""
     return {"error": error.message, "code": error.code, "request_id": request_id}
 
@@ -158,6 +160,116 @@ class InferBody(_Record):
     outputs: list[InferOutput] | None = None
 
 
+_EXAMPLE: Final = {"inputs": [{"name": INPUT, "shape": [1], "datatype": "BYTES", "data": ["payment failed"]}]}
+
+
+class BinarySize(TypedDict):
+    """How many bytes of the raw part are this output's."""
+
+    binary_data_size: int
+
+
+class InferredTensor(TypedDict):
+    """An output: its elements in row-major order in `data`, or in the raw part."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: NotRequired[list[str] | list[float] | list[bool]]
+    parameters: NotRequired[BinarySize]
+
+
+class InferAnswer(TypedDict):
+    """The answer, or its JSON part."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[InferredTensor]
+
+
+class TensorMetadata(TypedDict):
+    """An input or output; -1 stands for any number of texts."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelParameters(TypedDict):
+    """What clients of a classifier want to know."""
+
+    labels: list[str]
+    max_length: int
+
+
+class ModelMetadata(TypedDict):
+    """The model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: ModelParameters
+
+
+class ServerMetadata(TypedDict):
+    """The server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(TypedDict):
+    """The process is alive."""
+
+    live: Literal[True]
+
+
+class ServerReady(TypedDict):
+    """The server is ready; both names are in use."""
+
+    ready: Literal[True]
+    live: Literal[True]
+
+
+class ModelReady(TypedDict):
+    """The model is ready."""
+
+    name: str
+    ready: Literal[True]
+
+
+class ModelNames(TypedDict):
+    """The models."""
+
+    models: list[str]
+
+
+class RepositoryModel(TypedDict):
+    """A model of the repository."""
+
+    name: str
+    version: str
+    state: Literal["READY"]
+    reason: str
+
+
+OPERATION: Final = Operation(
+    "Classify texts",
+    InferAnswer,
+    TextError,
+    InferBody,
+    _EXAMPLE,
+    CLASSIFY_ERRORS | {404},
+    "classify",
+    (JSON, BINARY),
+    (JSON, BINARY),
+)
+
+
 def parse(call: Call) -> Job:
     """Texts in, tensors out."""
     classifier = call.classifier
@@ -176,7 +288,7 @@ def parse(call: Call) -> Job:
         parts: list[bytes] = []
         outputs = [_said(output, answer, classifier.labels, parts, binary=parameters.binary_data_output) for output in chosen]
         identifier = body.id or call.request_id
-        head = orjson.dumps({"model_name": name, "model_version": version, "id": identifier, "outputs": outputs})
+        head = orjson.dumps(InferAnswer(model_name=name, model_version=version, id=identifier, outputs=outputs))
         headers = {HEADER: str(len(head))} if parts else {}
         content, coding = compress(b"".join((head, *parts)), accepted)
         if coding:
@@ -257,18 +369,20 @@ def _check_output(output: InferOutput, classifier: TextClassifier) -> None:
 
 def _said(
     output: InferOutput, answer: Classification, labels: Sequence[str], parts: list[bytes], *, binary: bool
-) -> dict[str, object]:
+) -> InferredTensor:
     """The output for the JSON part; if it is to be binary, its bytes are appended to `parts`."""
     parameters = output.parameters or OutputParameters()
     tensor = OUTPUTS[output.name](answer, len(labels))
     if parameters.classification:
         tensor = _classes(tensor, labels, parameters.classification)
-    said: dict[str, object] = {"name": output.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    said = InferredTensor(name=output.name, datatype=tensor.datatype, shape=tensor.shape)
     if (parameters.binary_data is None and not binary) or parameters.binary_data is False:
-        return said | {"data": tensor.elements}
+        said["data"] = list(tensor.elements)
+        return said
     raw = tensor.raw()
     parts.append(raw)
-    return said | {"parameters": {"binary_data_size": len(raw)}}
+    said["parameters"] = BinarySize(binary_data_size=len(raw))
+    return said
 
 
 def _classes(tensor: Tensor, labels: Sequence[str], count: int) -> Tensor:
@@ -286,18 +400,18 @@ def endpoints(service: Service) -> list[Endpoint]:
     """The routes."""
 
     async def server(_: Request) -> Response:
-        return render_json({"name": "supportbot", "version": metadata.version("supportbot"), "extensions": EXTENSIONS})
+        return render_json(ServerMetadata(name="supportbot", version=metadata.version("supportbot"), extensions=list(EXTENSIONS)))
 
     async def live(_: Request) -> Response:
-        return render_json({"live": True})
+        return render_json(Live(live=True))
 
     async def ready(_: Request) -> Response:
         service.check_ready()
         # The specification says `live` here, and KServe `ready`.
-        return render_json({"ready": True, "live": True})
+        return render_json(ServerReady(ready=True, live=True))
 
     async def several(_: Request) -> Response:
-        return render_json({"models": [name_and_version(service.classifier)[0]]})
+        return render_json(ModelNames(models=[name_and_version(service.classifier)[0]]))
 
     def asked(request: Request) -> TextClassifier:
         classifier = service.classifier
@@ -307,37 +421,41 @@ def endpoints(service: Service) -> list[Endpoint]:
     async def model_ready(request: Request) -> Response:
         name, _ = name_and_version(asked(request))
         service.check_ready()
-        return render_json({"name": name, "ready": True})
+        return render_json(ModelReady(name=name, ready=True))
 
     async def model(request: Request) -> Response:
         return render_json(_described(asked(request)))
 
     async def repository(_: Request) -> Response:
         name, version = name_and_version(service.classifier)
-        return render_json([{"name": name, "version": version, "state": "READY", "reason": ""}])
+        return render_json([RepositoryModel(name=name, version=version, state="READY", reason="")])
 
+    loading, named = frozenset({503}), frozenset({404, 503})
+    indexing = Operation("The models", list[RepositoryModel], TextError, errors=loading)
     found: list[Endpoint] = [
-        Page(DIALECT, "GET", "/v2", server),
-        Page(DIALECT, "GET", "/v2/health/live", live),
-        Page(DIALECT, "GET", "/v2/health/ready", ready),
-        Page(DIALECT, "GET", "/v2/models", several),
-        Page(DIALECT, "POST", "/v2/repository/index", repository),
+        Page(DIALECT, "GET /v2", server, Operation("The server", ServerMetadata, TextError)),
+        Page(DIALECT, "GET /v2/health/live", live, Operation("Is it alive?", Live, TextError)),
+        Page(DIALECT, "GET /v2/health/ready", ready, Operation("Is it ready?", ServerReady, TextError, errors=loading)),
+        Page(DIALECT, "GET /v2/models", several, Operation("The models", ModelNames, TextError, errors=loading)),
+        Page(DIALECT, "POST /v2/repository/index", repository, indexing),
     ]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         found += [
-            Page(DIALECT, "GET", path, model),
-            Page(DIALECT, "GET", f"{path}/ready", model_ready),
-            Exchange(service, DIALECT, f"{path}/infer", parse),
+            Page(DIALECT, f"GET {path}", model, Operation("The model", ModelMetadata, TextError, errors=named)),
+            Page(DIALECT, f"GET {path}/ready", model_ready, Operation("Is the model ready?", ModelReady, TextError, errors=named)),
+            Exchange(service, DIALECT, f"{path}/infer", parse, OPERATION),
         ]
     return found
 
 
-def _described(classifier: TextClassifier) -> dict[str, object]:
+def _described(classifier: TextClassifier) -> ModelMetadata:
     name, version = name_and_version(classifier)
     labels = len(classifier.labels)
     shapes = {"probabilities": [-1, labels], "logits": [-1, labels]}
     datatypes = {"label": "BYTES", "truncated": "BOOL"}
-    outputs = [{"name": output, "datatype": datatypes.get(output, "FP32"), "shape": shapes.get(output, [-1])} for output in OUTPUTS]
+    outputs = [
+        TensorMetadata(name=output, datatype=datatypes.get(output, "FP32"), shape=shapes.get(output, [-1])) for output in OUTPUTS
+    ]
     return {
         "name": name,
         "versions": [version],

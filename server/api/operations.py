@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any, Final, Literal
+
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
+from server.api.operation import Operation
 from server.http.rendering import render_json
 from server.service import Service
+
+
+class Healthy(TypedDict):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Ready(TypedDict):
+    """The server is ready; with the model's name and version."""
+
+    status: Literal["ready"]
+    model: str
+
+
+METRICS_MEDIA: Final = ("text/plain", "application/openmetrics-text")
+HEALTH: Final = Operation("Is the process alive?", Healthy)
+READY: Final = Operation("Is the server ready to classify?", Ready, errors=frozenset({503}))
+METRICS: Final = Operation("Metrics for Prometheus", str, answer_media=METRICS_MEDIA)
+CONFIDENCE: Final = Operation("Labels and confidence", dict[str, Any], errors=frozenset({503}))
 
 
 class Operations:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.body import Texts, parse_json, validate
 from server.api.exchange import Call, Content, Job, json_content
+from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
 from server.api.options import BodyOptions
-from server.api.scores import Function, ranked, values
+from server.api.scores import Function, Score, ranked, values
 from server.http.errors import RequestError
 from server.service import Classification
 
@@ -35,6 +36,17 @@ class PipelineBody(BodyOptions):
     parameters: Parameters | None = None
 
 
+OPERATION: Final = Operation(
+    "Classify texts, as a transformers pipeline does",
+    list[list[Score]],
+    TextError,
+    PipelineBody,
+    {"inputs": ["payment failed", "app crashed"], "parameters": {"top_k": 2}},
+    CLASSIFY_ERRORS,
+    "classify",
+)
+
+
 def parse_pipeline(call: Call) -> Job:
     """A list of lists whatever the request, the highest score first: that is what the hosted API answers, and its client reads."""
     body = validate(PipelineBody, parse_json(call.content))
@@ -50,6 +62,6 @@ def parse_pipeline(call: Call) -> Job:
     return Job(call.request(texts, "inputs", body.options(), single=single), render)
 
 
-def error_body(error: RequestError, request_id: str) -> object:
+def error_body(error: RequestError, request_id: str) -> TextError:
     """A string, as their clients show it, with our code and the request's id beside it."""
     return {"error": error.message, "code": error.code, "request_id": request_id}

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.exchange import Dialect, Endpoint, Exchange, Page
-from server.api.pipeline import error_body, parse_pipeline
+from server.api.operation import Operation, TextError
+from server.api.pipeline import OPERATION, error_body, parse_pipeline
 from server.service import Service
 
 NAME: Final = "sagemaker"
@@ -22,4 +23,7 @@ def endpoints(service: Service) -> list[Endpoint]:
         service.check_ready()
         return Response()
 
-    return [Page(DIALECT, "GET", "/ping", ping), Exchange(service, DIALECT, "/invocations", parse_pipeline)]
+    return [
+        Page(DIALECT, "GET /ping", ping, Operation("Is it ready?", None, TextError, errors=frozenset({503}))),
+        Exchange(service, DIALECT, "/invocations", parse_pipeline, OPERATION),
+    ]

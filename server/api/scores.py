@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, TypedDict
+from typing import Final
+
+from typing_extensions import TypedDict
 
 from models.types import Prediction
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Exchange, Job, json_content
+from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import BodyOptions
-from server.api.scores import scores, values
+from server.api.scores import Score, scores, values
 from server.http.errors import native_error_body
 from server.service import Classification, Service
 
@@ -20,6 +21,16 @@ class RouterBody(BodyOptions):
     """One text."""
 
     inputs: str
+
+
+OPERATION: Final = Operation(
+    "Classify one text, as vLLM Semantic Router asks",
+    list[Score],
+    body=RouterBody,
+    example={"inputs": "payment failed"},
+    errors=CLASSIFY_ERRORS,
+    kind="classify",
+)
 
 
 def parse(call: Call) -> Job:
@@ -35,4 +46,4 @@ def parse(call: Call) -> Job:
 
 def exchange(service: Service, path: str) -> Exchange:
     """The endpoint, for requests that have the field `inputs`."""
-    return Exchange(service, DIALECT, path, parse)
+    return Exchange(service, DIALECT, path, parse, OPERATION)

@@ -11,27 +11,40 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.types import End, Token
 from server.api.body import Texts, parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page, json_content
 from server.api.naming import name_and_version
+from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import BodyOptions
-from server.api.scores import Function, ranked, values
+from server.api.scores import Function, Score, ranked, values
 from server.http.body import read_body
 from server.http.errors import RequestError
 from server.http.rendering import render_json
 from server.service import Classification, Service
 
 NAME: Final = "tei"
+Kind = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
 _PAIR: Final = 2
-_KINDS: Final = {400: "Validation", 429: "Overloaded", 503: "Unhealthy"}
-_KINDS_OF_CODES: Final = {"empty_texts": "Empty", "blank_text": "Tokenizer", "text_too_long": "Validation"}
+_KINDS: Final[dict[int, Kind]] = {429: "Overloaded", 503: "Unhealthy"}
+_KINDS_OF_CODES: Final[dict[str, Kind]] = {"empty_texts": "Empty", "blank_text": "Tokenizer"}
 
 
-def error_body(error: RequestError, request_id: str) -> object:
+class TeiError(TypedDict):
+    """An error."""
+
+    error: str
+    error_type: Kind
+    code: str
+    request_id: str
+
+
+def error_body(error: RequestError, request_id: str) -> TeiError:
     """A string and a type of its own, with our code and the request's id beside them."""
-    kind = _KINDS_OF_CODES.get(error.code) or _KINDS.get(error.status, "Backend" if error.status >= 500 else "Validation")
+    usual: Kind = "Backend" if error.status >= 500 else "Validation"
+    kind = _KINDS_OF_CODES.get(error.code) or _KINDS.get(error.status, usual)
     return {"error": error.message, "error_type": kind, "code": error.code, "request_id": request_id}
 
 
@@ -60,7 +73,7 @@ def _check_inputs(value: object) -> object:
     raise PydanticCustomError("inputs_type", "must be a string or a list of lists of one string")
 
 
-class PredictBody(BodyOptions):
+class TeiBody(BodyOptions):
     """One text, alone or in a list, or a list of lists of one text."""
 
     inputs: Annotated[str | list[str] | list[list[str]], BeforeValidator(_check_inputs)]
@@ -78,7 +91,7 @@ class PredictBody(BodyOptions):
 
 def parse(call: Call) -> Job:
     """All labels, the most probable first; logits with `raw_scores`."""
-    body = validate(PredictBody, parse_json(call.content))
+    body = validate(TeiBody, parse_json(call.content))
     texts, single = body.texts()
     labels, function = call.classifier.labels, Function.NONE if body.raw_scores else Function.SOFTMAX
     characters = sum(map(len, texts))
@@ -110,6 +123,50 @@ def _timing_headers(answer: Classification, characters: int, latency: float) -> 
     }
 
 
+class TeiToken(TypedDict):
+    """A token; `start` and `stop` count characters of the text, null for special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class TeiLabels(TypedDict):
+    """The labels."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class TeiModelType(TypedDict):
+    """That it is a classifier."""
+
+    classifier: TeiLabels
+
+
+class TeiInfo(TypedDict):
+    """The model and the limits."""
+
+    model_id: str
+    model_sha: None
+    model_dtype: str
+    served_model_name: str
+    model_version: str
+    model_type: TeiModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: None
+    docker_label: None
+
+
 class TokenizeBody(BaseModel):
     """Texts to split into tokens."""
 
@@ -123,31 +180,32 @@ def endpoints(service: Service) -> list[Endpoint]:
     """The routes."""
     settings = service.settings
 
-    async def info(_: Request) -> Response:
+    def described() -> TeiInfo:
         classifier = service.classifier
         name, version = name_and_version(classifier)
         labels = {str(index): label for index, label in enumerate(classifier.labels)}
         indices = {label: index for index, label in enumerate(classifier.labels)}
-        return render_json(
-            {
-                "model_id": name,
-                "model_sha": None,
-                "model_dtype": "float32",
-                "served_model_name": name,
-                "model_version": version,
-                "model_type": {"classifier": {"id2label": labels, "label2id": indices}},
-                "max_concurrent_requests": service.policy.max_queued,
-                "max_input_length": classifier.max_length,
-                "max_batch_tokens": service.policy.max_cost,
-                "max_batch_requests": service.policy.max_items,
-                "max_client_batch_size": settings.max_texts_per_request,
-                "auto_truncate": True,
-                "tokenization_workers": service.cores.number,
-                "version": metadata.version("supportbot"),
-                "sha": None,
-                "docker_label": None,
-            }
-        )
+        return {
+            "model_id": name,
+            "model_sha": None,
+            "model_dtype": "float32",
+            "served_model_name": name,
+            "model_version": version,
+            "model_type": {"classifier": {"id2label": labels, "label2id": indices}},
+            "max_concurrent_requests": service.policy.max_queued,
+            "max_input_length": classifier.max_length,
+            "max_batch_tokens": service.policy.max_cost,
+            "max_batch_requests": service.policy.max_items,
+            "max_client_batch_size": settings.max_texts_per_request,
+            "auto_truncate": True,
+            "tokenization_workers": service.cores.number,
+            "version": metadata.version("supportbot"),
+            "sha": None,
+            "docker_label": None,
+        }
+
+    async def info(_: Request) -> Response:
+        return render_json(described())
 
     async def tokenize(request: Request) -> Response:
         content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
@@ -166,8 +224,15 @@ def endpoints(service: Service) -> list[Endpoint]:
         # Texts may be long, and this is asked for rarely.
         return render_json(await anyio.to_thread.run_sync(split, limiter=service.tokenizing))
 
+    example = {"inputs": [["payment failed"], ["app crashed"]]}
+    scores = list[Score] | list[list[Score]]
+    predicting = Operation("Classify texts", scores, TeiError, TeiBody, example, CLASSIFY_ERRORS, "classify")
+    split_errors = frozenset({400, 408, 413, 415, 422, 503})
+    tokenizing = Operation(
+        "Split texts into tokens", list[list[TeiToken]], TeiError, TokenizeBody, {"inputs": "payment failed"}, split_errors
+    )
     return [
-        Exchange(service, DIALECT, "/predict", parse),
-        Page(DIALECT, "GET", "/info", info),
-        Page(DIALECT, "POST", "/tokenize", tokenize),
+        Exchange(service, DIALECT, "/predict", parse, predicting),
+        Page(DIALECT, "GET /info", info, Operation("The model and the limits", TeiInfo, TeiError, errors=frozenset({503}))),
+        Page(DIALECT, "POST /tokenize", tokenize, tokenizing),
     ]

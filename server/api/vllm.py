@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Final, Literal, TypedDict
+from typing import Annotated, Final, Literal, NotRequired
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from batching import Priority
 from models.types import End
 from server.api.body import Texts, parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Exchange, Job, json_content
 from server.api.naming import check_model, name_and_version
+from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import Options
 from server.api.scores import Function, values
 from server.http.errors import RequestError
@@ -29,7 +31,23 @@ _REFUSED: Final = {
 }
 
 
-def error_body(error: RequestError, request_id: str) -> object:
+class VllmErrorDetail(TypedDict):
+    """What went wrong; `param` is always null."""
+
+    message: str
+    type: str
+    param: None
+    code: str
+    request_id: str
+
+
+class VllmError(TypedDict):
+    """An error."""
+
+    error: VllmErrorDetail
+
+
+def error_body(error: RequestError, request_id: str) -> VllmError:
     """As OpenAI's servers say it, with our code and the request's id."""
     if error.status >= 500:
         kind = "server_error"
@@ -42,7 +60,7 @@ DIALECT: Final = Dialect(NAME, error_body)
 
 
 def _check_priority(value: object) -> object:
-    if type(value) is int or value in {"interactive", "bulk"}:
+    if type(value) is int or (isinstance(value, str) and value in {"interactive", "bulk"}):
         return value
     raise PydanticCustomError("priority_type", "must be a whole number, interactive or bulk")
 
@@ -71,14 +89,45 @@ class VllmBody(BaseModel):
         return Options(timeout, Priority.BULK if self.priority > 0 else Priority.INTERACTIVE)
 
 
-class VllmRow(TypedDict, total=False):
+class VllmRow(TypedDict):
     """One text's answer; `probs` in the order of the labels, `truncated` only if the text was cut."""
 
     index: int
     label: str
     probs: list[float]
     num_classes: int
-    truncated: bool
+    truncated: NotRequired[bool]
+
+
+class VllmUsage(TypedDict):
+    """Tokens of the texts, without those from the answer cache."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: None
+
+
+class VllmAnswer(TypedDict):
+    """The answer; `created` in seconds since 1970."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[VllmRow]
+    usage: VllmUsage
+
+
+OPERATION: Final = Operation(
+    "Classify texts, as vLLM and SGLang do",
+    VllmAnswer,
+    VllmError,
+    VllmBody,
+    {"model": "supportbot", "input": ["payment failed", "app crashed"]},
+    CLASSIFY_ERRORS | {404},
+    "classify",
+)
 
 
 def parse(call: Call) -> Job:
@@ -106,21 +155,9 @@ def parse(call: Call) -> Job:
 
     def render(answer: Classification, _: float) -> Content:
         tokens = sum(count or 0 for count in answer.tokens)
-        return json_content(
-            {
-                "id": f"classify-{call.request_id}",
-                "object": "list",
-                "created": int(time.time()),
-                "model": name,
-                "data": _rows(answer, function),
-                "usage": {
-                    "prompt_tokens": tokens,
-                    "total_tokens": tokens,
-                    "completion_tokens": 0,
-                    "prompt_tokens_details": None,
-                },
-            }
-        )
+        usage = VllmUsage(prompt_tokens=tokens, total_tokens=tokens, completion_tokens=0, prompt_tokens_details=None)
+        identifier, created, rows = f"classify-{call.request_id}", int(time.time()), _rows(answer, function)
+        return json_content(VllmAnswer(id=identifier, object="list", created=created, model=name, data=rows, usage=usage))
 
     return Job(call.request(texts, "input", asked, single=single, keep=keep), render)
 
@@ -144,4 +181,4 @@ def _refuse_token_ids(given: object) -> None:
 
 def exchange(service: Service, path: str) -> Exchange:
     """The endpoint; on `/classify`, for requests that have the field `input`."""
-    return Exchange(service, DIALECT, path, parse)
+    return Exchange(service, DIALECT, path, parse, OPERATION)

@@ -84,6 +84,7 @@ async def test_a_text_that_was_cut_says_so_in_its_row_and_may_lose_its_beginning
             422,
             "add_special_tokens: the model was trained with special tokens; leave them in",
         ),
+        ({"input": "a", "priority": {}}, 422, "priority: must be a whole number, interactive or bulk"),
         ({"input": "a", "priority": "urgent"}, 422, "priority: must be a whole number, interactive or bulk"),
         ({"input": "a", "use_activation": "no"}, 422, "use_activation: must be true or false"),
         ({}, 422, "input: is missing"),
