@@ -18,6 +18,7 @@ from typing import Any
 
 from models.fake import FakeClassifier
 from models.types import Encoding, Prediction
+from tests.server.api.dialects import SPOKEN, Json, Spoken
 
 # In every text, and in whatever else the log must not show.
 MARKER = "zebrafish"
@@ -68,7 +69,8 @@ class Ask:
 
     `name` is its X-Request-Id. `pieces` are sent with a pause after each; if it `leaves`, the client goes then, in a `reset` if so
     wished. `answers` are those that it may get, as "status code" or "200"; `drains` if also a 503 of the end. `labels` are those
-    of its texts, `poisoned` the places of those that fail; `duplicates` have an equal one before them.
+    of its texts, `poisoned` the places of those that fail; `duplicates` have an equal one before them. `spoken` is its dialect if
+    that is not our own.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Ask:
     pause: float = 0.0
     leaves: bool = False
     resets: bool = False
+    spoken: Spoken | None = None
 
 
 def head(name: str, *headers: str, start: str = "POST /classify HTTP/1.1") -> bytes:
@@ -100,6 +103,7 @@ def pieces_of(data: bytes, count: int) -> tuple[bytes, ...]:
 
 
 SERVED = frozenset({"200", "429 queue_full"})
+OTHERS = tuple(spoken for spoken in SPOKEN if spoken.name != "native")
 
 
 class Plan:
@@ -128,6 +132,13 @@ class Plan:
     def single(self, name: str, kind: str) -> Ask:
         extra = self._random.choice(((), ("Upgrade: h2c", "Connection: Upgrade"), (f"X-Customer: {MARKER}",)))
         return self._served(name, kind, 1, headers=extra, single=True)
+
+    def in_another_dialect(self, name: str, kind: str) -> Ask:
+        spoken = self._random.choice(OTHERS)
+        body, facts = self._texts(self._random.randint(1, 8) if spoken.several else 1)
+        content = json.dumps(spoken.body(json.loads(body)["texts"])).encode()
+        data = post(name, content, start=f"POST {spoken.path} HTTP/1.1")
+        return Ask(name, kind, (data,), SERVED, spoken=spoken, **facts)
 
     def multi(self, name: str, kind: str) -> Ask:
         return self._served(name, kind, self._random.randint(2, MAX_TEXTS), long=self._random.random() < 0.2)
@@ -307,6 +318,7 @@ class Plan:
 
 KINDS: dict[str, tuple[int, Callable[[Plan, str, str], Ask]]] = {
     "single": (350, Plan.single),
+    "in another dialect": (150, Plan.in_another_dialect),
     "multi": (60, Plan.multi),
     "bulk": (80, Plan.bulk),
     "urgent in the body": (20, Plan.urgent_in_the_body),
@@ -356,7 +368,7 @@ class Outcome:
     what: str
     is_late: bool
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Json = field(default_factory=dict)
 
 
 @dataclass
@@ -431,9 +443,9 @@ class Crowd:
             return LEFT if ask.leaves else CLOSED, {}, b""
 
     def _note(self, ask: Ask, what: str, headers: Mapping[str, str], body: bytes) -> None:
-        content: dict[str, Any] = json.loads(body) if body else {}
+        content: Json = json.loads(body) if body else {}
         if "error" in content:
-            what = f"{what} {content['error']['code']}"
+            what = f"{what} {content['code'] if 'code' in content else content['error']['code']}"
         self.outcomes.append(Outcome(ask, what, len(self.outcomes) >= self._signal_at, headers, content))
         if len(self.outcomes) == self._signal_at:
             self._stop()

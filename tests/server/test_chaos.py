@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from server.settings import DIALECTS
 from tests.server.chaos import CLOSED, LEFT, MARKER, MAX_BODY_BYTES, REFUSED, Ask, Crowd, Outcome, Plan
 from tests.server.conftest import wait_until_ready
 from tests.server.test_process import server_with
@@ -122,8 +123,13 @@ def test_every_label_is_its_own_texts_in_their_order(chaos: Chaos) -> None:
     """10."""
     answered = [outcome for outcome in chaos.outcomes if outcome.what == "200" and outcome.ask.labels]
     for outcome in answered:
-        labels = [outcome.body["prediction"]] if outcome.ask.single else outcome.body["predictions"]
+        if outcome.ask.spoken is not None:
+            labels = outcome.ask.spoken.labels(outcome.body)
+        else:
+            labels = [outcome.body["prediction"]] if outcome.ask.single else outcome.body["predictions"]
         assert labels == list(outcome.ask.labels)
+    spoken = {outcome.ask.spoken.name for outcome in answered if outcome.ask.spoken is not None}
+    assert spoken == {name for name in DIALECTS if name != "native"}
 
 
 def test_the_text_at_fault_is_named_and_fails_alone(chaos: Chaos) -> None:
