@@ -468,7 +468,7 @@ class Batcher(Generic[T, R]):
         assert self._loop is not None
         now = max(self._clock(), not_before)
         are_several_free = self._workers.free > 1
-        while free := self._workers.free:
+        while self._queue and (free := self._workers.free):
             # Their timers may be late, if the loop is.
             for entry in self._queue.drop_lapsed(now):
                 self._register.expire(entry.callers)

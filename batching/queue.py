@@ -125,7 +125,10 @@ class BatchQueue(Generic[E]):
         self.draining = False
 
     def __len__(self) -> int:
-        return sum(len(lane.entries) for lane in self._lanes.values())
+        total = 0
+        for lane in self._lanes.values():  # no generator: this is asked several times for each request
+            total += len(lane.entries)
+        return total
 
     def __iter__(self) -> Iterator[E]:
         for lane in self._lanes.values():

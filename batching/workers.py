@@ -155,7 +155,12 @@ class Workers(Generic[T, R]):
         loop = asyncio.get_running_loop()
         try:
             work = self._process([entry.item for entry in run.entries])
-            run.work = loop.create_task(work, name="batching.pass") if asyncio.iscoroutine(work) else asyncio.ensure_future(work)
+            if isinstance(work, asyncio.Future):
+                run.work = work
+            elif asyncio.iscoroutine(work):
+                run.work = loop.create_task(work, name="batching.pass")
+            else:
+                run.work = asyncio.ensure_future(work)
         except BaseException as error:  # noqa: BLE001 - what is raised at once is as if it were raised when awaited
             run.work = loop.create_future()
             # A future refuses StopIteration; a coroutine cannot raise it either.

@@ -61,7 +61,7 @@ class Readiness:
 
     def check(self) -> None:
         """Raise `NotReady` unless there is a model that takes work."""
-        if self.phase not in {Phase.READY, Phase.LEAVING}:
+        if self.phase is not Phase.READY and self.phase is not Phase.LEAVING:  # a set would hash in Python, for each request
             raise NotReady(self.phase, self.reason)
 
     def check_ready(self) -> None:

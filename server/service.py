@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 import anyio.to_thread
 import structlog
@@ -57,7 +59,7 @@ class Classification:
 class Admitted:
     """A request that may be worked on: what the cache had for each text, the indices of the others, and places for these.
 
-    `deadline` is on `perf_counter`'s clock.
+    Use it in a `with` block, at whose end unused places are given back. `deadline` is on `perf_counter`'s clock.
     """
 
     request: ClassifyRequest
@@ -66,6 +68,13 @@ class Admitted:
     missing: list[int]
     places: Reservation[Encoding, Prediction] | None
     deadline: float
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.places is not None:
+            self.places.__exit__(kind, error, traceback)
 
 
 def _counts(statistics: BatcherStatistics) -> dict[str, object]:
@@ -150,8 +159,7 @@ class Service:
                 Phase.STALLED, f"{what} not ended after {seconds}; the process must be restarted unless this ends by itself"
             )
 
-    @contextmanager
-    def admitted(self, request: ClassifyRequest, arrived: float) -> Iterator[Admitted]:
+    def admitted(self, request: ClassifyRequest, arrived: float) -> Admitted:
         """Places for those of the request's texts that are not answered from the cache; `arrived` is on `perf_counter`'s clock.
 
         Not a coroutine, so that a request is refused in the very step in which it was read.
@@ -165,12 +173,11 @@ class Service:
         cached = [self._cache.get(text) if request.is_plain else None for text in request.texts]
         missing = [index for index, answer in enumerate(cached) if answer is None]
         if not missing:
-            yield Admitted(request, classifier, cached, missing, None, math.inf)
-            return
+            return Admitted(request, classifier, cached, missing, None, math.inf)
         asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
         deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
-        with self._batcher.reserve(len(missing), priority=request.priority, timeout=deadline - perf_counter()) as places:
-            yield Admitted(request, classifier, cached, missing, places, deadline)
+        places = self._batcher.reserve(len(missing), priority=request.priority, timeout=deadline - perf_counter())
+        return Admitted(request, classifier, cached, missing, places, deadline)
 
     async def classify(self, admitted: Admitted) -> Classification:
         """Classify an admitted request's texts, each an entry of its own in the batcher.
@@ -391,7 +398,8 @@ class Service:
 
     def _on_pass(self, report: PassReport) -> None:
         self.metrics.observe_pass(report)
-        _log_pass(report)
+        if report.end is not PassEnd.DONE:
+            _log_pass(report)
 
 
 def _log_lengths(event: str, report: LengthReport | None) -> None:

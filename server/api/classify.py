@@ -42,6 +42,9 @@ class Body(BaseModel):
     priority: Literal["interactive", "bulk"] | None = None
 
 
+_FIELDS: Final = frozenset(Body.model_fields)
+
+
 class ClassifyAnswer(TypedDict):
     """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut. `latency_ms` in milliseconds."""
 
@@ -68,7 +71,8 @@ OPERATION: Final = Operation(
 def parse_classify(content: bytes, max_texts: int, options: Options) -> ClassifyRequest:
     """Parse a request body. Raises `RequestError` with the status and code that fit."""
     raw = parse_json(content)
-    if isinstance(raw, dict) and (unknown := next((name for name in raw if name not in Body.model_fields), None)) is not None:
+    if isinstance(raw, dict) and not raw.keys() <= _FIELDS:
+        unknown = next(name for name in raw if name not in _FIELDS)
         raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")
     body = validate(Body, raw)
     given = body.model_fields_set & {"text", "texts"}
@@ -85,7 +89,7 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
             raise blank_text("text" if single else f"texts[{index}]")
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
-    priority = Priority(body.priority or options.priority or Priority.INTERACTIVE)
+    priority = options.priority or Priority.INTERACTIVE if body.priority is None else Priority(body.priority)
     return ClassifyRequest(texts, single, body.scores, timeout, priority)
 
 
@@ -146,7 +150,7 @@ class Classify:
         answer = await classified(self._service, request, wanted, started)
         latency = perf_counter() - started
         body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
-        await send_json(send, body, answer_headers(self._service, answer, latency))
+        await send_json(scope, send, body, answer_headers(self._service, answer, latency))
 
     def _of_other_dialect(self, content: bytes) -> Exchange | None:
         """Whose request it is, if it is not one of ours: looked at when it could not be parsed, so that ours lose no time."""

@@ -179,7 +179,7 @@ class Exchange:
         headers = {**answer_headers(service, answer, latency), **rendered.headers}
         if any(answer.truncated):
             headers[TRUNCATED_HEADER] = ", ".join(str(index) for index, cut in enumerate(answer.truncated) if cut)
-        await send_bytes(send, rendered.body, rendered.media_type, headers)
+        await send_bytes(scope, send, rendered.body, rendered.media_type, headers)
 
     def _mark(self, scope: Scope) -> None:
         scope[DIALECT] = self._dialect.name

@@ -44,9 +44,10 @@ _NO_OPTIONS: Final = Options()
 
 def parse_options(headers: Headers) -> Options:
     """Parse the headers that may say what the body may say, too. Raises `RequestError`."""
-    if not any(name in _OPTION_HEADERS for name, _ in headers.raw):
-        return _NO_OPTIONS  # as nearly always
-    return Options(_timeout(headers), _priority(headers))
+    for name, _ in headers.raw:
+        if name in _OPTION_HEADERS:
+            return Options(_timeout(headers), _priority(headers))
+    return _NO_OPTIONS  # as nearly always
 
 
 def _timeout(headers: Headers) -> float | None:

@@ -9,6 +9,7 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.http.connection import STATUS
 from server.http.errors import RequestError, render_error
 from server.http.marks import DIALECT, LOG, ROUTE
 from server.http.request_id import HEADER, assign_request_id
@@ -46,12 +47,10 @@ class RequestContext:
             return
         started = perf_counter()
         request_id = assign_request_id(scope)
-        status = NOT_ANSWERED
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope[STATUS] = message["status"]
                 message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
             await send(message)
 
@@ -59,16 +58,17 @@ class RequestContext:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # At the end of the process, whatever still runs is cancelled: a client that never finished its body, say.
-            if status != NOT_ANSWERED:
+            if STATUS in scope:
                 raise
             await render_error(scope, self._stopping)(scope, receive, send_with_id)
         except Exception:
-            if status == NOT_ANSWERED:
+            if STATUS not in scope:
                 raise  # nothing was answered: uvicorn answers and says so
             # The answer was sent, only its story is missing. Tracebacks show code and the exception's message, not values.
             log.exception("unexpected error", request_id=request_id)
         finally:
             seconds = perf_counter() - started
+            status = scope.get(STATUS, NOT_ANSWERED)
             dialect: str = scope.get(DIALECT, "")
             self._observe(scope.get(ROUTE) or scope["path"], dialect, status, seconds)
             if self._access_log:

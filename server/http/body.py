@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from server.http.connection import CONNECTION, FAULT, Connection
 from server.http.content import decode, too_large
 from server.http.errors import RequestError
 
@@ -17,20 +18,6 @@ R = TypeVar("R")
 # A client that is still sending when the answer comes may never read it, so a body over the limit is read and thrown away up to
 # this many bytes before it is refused; beyond it the connection is simply closed.
 DISCARDED_BYTES = 16 * 1024 * 1024
-
-CONNECTION = "supportbot.connection"
-# In the scope of a request whose body broke off or is not HTTP: the `RequestError` to answer with.
-FAULT = "supportbot.fault"
-
-
-class Connection(Protocol):
-    """What our HTTP protocol says about the connection that a request came on, at `CONNECTION` in its scope."""
-
-    is_lost: bool
-    on_lost: Callable[[], None] | None
-
-    def has_whole_body(self) -> bool:
-        """True when nothing of the request's body is still to come."""
 
 
 async def read_body(request: Request, limit: int, patience: float, own_timeout: float = math.inf) -> bytes:
@@ -45,8 +32,9 @@ async def read_body(request: Request, limit: int, patience: float, own_timeout: 
 
 async def _whole_body(request: Request, limit: int, patience: float, own_timeout: float) -> bytes:
     connection: Connection | None = request.scope.get(CONNECTION)
-    if connection is not None and connection.has_whole_body():
-        return await _receive(request, limit)  # there is nothing to wait for
+    if connection is not None and (body := connection.take_body()) is not None:
+        _check(request, len(body), limit)
+        return body
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     if size > limit + DISCARDED_BYTES:
@@ -77,12 +65,16 @@ async def _receive(request: Request, limit: int) -> bytes:
         elif received > limit + DISCARDED_BYTES:
             break
         more = message.get("more_body", False)
+    _check(request, received, limit)
+    return b"".join(chunks)
+
+
+def _check(request: Request, received: int, limit: int) -> None:
     fault: RequestError | None = request.scope.get(FAULT)
     if fault is not None:
         raise fault
     if received > limit:
         raise too_large(limit)
-    return b"".join(chunks)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, R]) -> R:

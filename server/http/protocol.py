@@ -25,10 +25,12 @@ from dataclasses import dataclass
 
 import orjson
 import structlog
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.http.access import request_context
-from server.http.body import CONNECTION, DISCARDED_BYTES, FAULT
+from server.http.body import DISCARDED_BYTES
+from server.http.connection import CONNECTION, FAULT
 from server.http.errors import RequestError
 from server.http.request_id import HEADER, new_request_id
 
@@ -112,7 +114,7 @@ class Protocol(HttpToolsProtocol):
     """One connection. Beyond uvicorn's own, its state is where in a message it is, how much of it has come, and the part of a head
     that is held back.
 
-    The application finds it in the scope (`server.http.body.Connection`). `on_lost` is called when the client leaves; it belongs to
+    The application finds it in the scope (`server.http.connection`). `on_lost` is called when the client leaves; it belongs to
     the request that is worked on, of which there is one at a time.
     """
 
@@ -135,6 +137,8 @@ class Protocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        # The earliest request without an answer; uvicorn's `cycle` is the latest that came.
+        self._worked_on: RequestResponseCycle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
@@ -153,10 +157,38 @@ class Protocol(HttpToolsProtocol):
         if self.on_lost is not None:
             self.on_lost()
 
-    def has_whole_body(self) -> bool:
-        """True when nothing of the body of the request that is worked on is still to come."""
-        # The latest request's, if several are pipelined; an earlier one is whole, or there would be no later one.
-        return not self.cycle.more_body
+    def take_body(self) -> bytes | None:
+        """The body of the request that is worked on; None while some of it is still to come, or when the client has left.
+
+        What uvicorn's cycle does for `receive`, without its messages and its waiting.
+        """
+        cycle = self._worked_on
+        assert cycle is not None
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()  # so that whoever receives now waits for the client's leaving
+        self.flow.resume_reading()
+        return body
+
+    def answer(self, status: int, headers: bytes, body: bytes) -> bool:
+        """Write the whole answer to the request that is worked on, and let the next one come.
+
+        `headers` are lines, `Content-Length` among them. Returns False, with nothing written, when the answer must be sent as
+        messages, because the connection is to end or its client does not read.
+        """
+        cycle = self._worked_on
+        assert cycle is not None
+        is_usual = cycle.keep_alive and not (cycle.response_started or cycle.disconnected or self.flow.write_paused)
+        if not is_usual or self.transport.is_closing():
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        common = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *common, headers, b"\r\n", body]))
+        cycle.message_event.set()
+        self.on_response_complete()
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived. A head is held back until it is whole; what cannot be the beginning of one goes to the parser."""
@@ -210,8 +242,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser found a header, or a trailer, which nobody reads and which is not kept."""
-        if self._is_in_head:
-            super().on_header(name, value.rstrip(b" \t"))  # RFC 9110, 5.5; the parser takes it off the front only
+        if not self._is_in_head:
+            return
+        name, value = name.lower(), value.rstrip(b" \t")  # RFC 9110, 5.5; the parser takes blanks off the front only
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The parser found the end of a request's head."""
@@ -233,10 +269,15 @@ class Protocol(HttpToolsProtocol):
             self._refuse(429, "too_many_pipelined", f"more than {PIPELINED_REQUESTS} requests wait for their turn")
             return
         self._is_in_head = False
-        self.url = ABSOLUTE_WITHOUT_PATH.sub(rb"\1/", self.url, count=1)
+        if not self.url.startswith(b"/"):
+            self.url = ABSOLUTE_WITHOUT_PATH.sub(rb"\1/", self.url, count=1)
         super().on_headers_complete()
         has_body = self.scope["method"] != "HEAD"
         self.cycle.transport = AnswerWriter(self.transport, self._end, has_body=has_body)  # type: ignore[assignment]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._worked_on = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """A part of the current request's body."""

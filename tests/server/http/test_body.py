@@ -10,7 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from server.http.body import CONNECTION, read_body, unless_disconnected
+from server.http.body import read_body, unless_disconnected
+from server.http.connection import CONNECTION
 from server.http.errors import RequestError
 
 
@@ -18,10 +19,10 @@ from server.http.errors import RequestError
 class Connection:
     is_lost: bool = False
     on_lost: Callable[[], None] | None = None
-    is_whole: bool = True
+    body: bytes | None = b""
 
-    def has_whole_body(self) -> bool:
-        return self.is_whole
+    def take_body(self) -> bytes | None:
+        return self.body
 
 
 async def never() -> Message:
@@ -88,14 +89,11 @@ async def test_a_cancellation_that_is_not_the_client_s_is_passed_on() -> None:
 
 async def test_a_body_that_is_still_coming_is_waited_for_as_long_as_patience_lasts_and_no_longer() -> None:
     with pytest.raises(RequestError) as refused:
-        await read_body(request_on(Connection(is_whole=False)), limit=10, patience=0.01)
+        await read_body(request_on(Connection(body=None)), limit=10, patience=0.01)
     assert (refused.value.status, refused.value.code) == (408, "body_timeout")
 
 
 async def test_a_body_over_the_limit_is_refused_also_when_it_is_there_already() -> None:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"x" * 11, "more_body": False}
-
     with pytest.raises(RequestError) as refused:
-        await read_body(request_on(Connection(), receive), limit=10, patience=1)
+        await read_body(request_on(Connection(body=b"x" * 11)), limit=10, patience=1)
     assert refused.value.status == 413
