@@ -284,8 +284,9 @@ class Batcher(Generic[T, R]):
         self._check_room(places, places, priority)
         deadline = math.inf
         if timeout is not None:
-            deadline = self._clock() + timeout
-            self._check_deadline([], places, deadline, priority)
+            now = self._clock()
+            deadline = now + timeout
+            self._check_deadline([], places, deadline, priority, now)
         self._reserved[priority] += places
         self._peak_queued = max(self._peak_queued, taken)
         return deadline
@@ -299,12 +300,12 @@ class Batcher(Generic[T, R]):
         self._refused[priority] += places
         return QueueFull(self.expected_wait(priority))
 
-    def _check_deadline(self, costs: Sequence[int], places: int, deadline: float, priority: Priority) -> None:
+    def _check_deadline(self, costs: Sequence[int], places: int, deadline: float, priority: Priority, now: float) -> None:
         """Raise when it has come, or when even a favourable reading of a sound measurement says that it cannot be met.
 
         `costs` are those of the items to compute, none while they are not known.
         """
-        left = deadline - self._clock()
+        left = deadline - now
         if left <= 0:
             self._late += places
             raise DeadlineExceeded
@@ -343,12 +344,12 @@ class Batcher(Generic[T, R]):
         costs = [self._cost(item) for item in items]
         if costs and min(costs) < 1:
             raise ValueError(f"an item's cost must be 1 or more, not {min(costs)}")
+        now = self._clock()
         new = self._costs_of_new(keys, costs, priority)
         if new:
             self._check_room(sum(new), len(items), priority)
             if deadline < math.inf:
-                self._check_deadline(new, len(items), deadline, priority)
-        now = self._clock()
+                self._check_deadline(new, len(items), deadline, priority, now)
         callers = []
         for item, key, cost in zip(items, keys, costs, strict=True):
             entry = self._register.find(key)
@@ -474,7 +475,10 @@ class Batcher(Generic[T, R]):
                 self._register.expire(entry.callers)
                 self._register.settle(entry)
                 self._dropped[DropReason.EXPIRED] += 1
-            batch = self._queue.take(now, free if are_several_free else None, self._workers.pace.worthwhile_cost)
+            if are_several_free:
+                batch = self._queue.take(now, free)
+            else:
+                batch = self._queue.take(now, worthwhile_cost=self._workers.pace.worthwhile_cost)
             if batch is None:
                 if (window_end := self._queue.window_end()) is not None:
                     self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch, window_end)

@@ -169,7 +169,7 @@ class BatchQueue(Generic[E]):
         dropped: list[E] = []
         for lane in self._lanes.values():
             # Again, because others move up.
-            while lapsed := [entry for entry in islice(lane.entries, self._horizon) if entry.deadline <= now]:
+            while lane.entries and (lapsed := [entry for entry in islice(lane.entries, self._horizon) if entry.deadline <= now]):
                 for entry in lapsed:
                     lane.remove(entry)
                 dropped += lapsed
@@ -228,6 +228,8 @@ class BatchQueue(Generic[E]):
 
     def _choose(self, lane: _Lane[E], budget: float) -> tuple[list[E], FlushReason | None]:
         """The batch of a class, oldest first, and the bound that it met; those that it passes over are noted."""
+        if len(lane.entries) == 1:  # nothing to choose, as nearly always at low load
+            return list(lane.entries), None
         seen = list(islice(lane.entries.items(), self._horizon))
         bound = None
         if len(seen) <= self._policy.max_items and lane.cost <= budget:

@@ -100,7 +100,9 @@ class Workers(Generic[T, R]):
     @property
     def free(self) -> int:
         """How many batches may start now."""
-        return max(0, self.available - self.busy)
+        workers = self._policy.workers
+        free = min(workers, 2 * workers - self.hung) - self.busy
+        return max(0, free)
 
     def entries(self) -> Iterator[Entry[T, R]]:
         """What is in flight and somebody waits for."""
@@ -225,10 +227,13 @@ class Workers(Generic[T, R]):
 
     def _wanted(self, entries: Sequence[Entry[T, R]]) -> list[Entry[T, R]]:
         """Those that somebody waits for; the others are done."""
+        wanted = []
         for entry in entries:
-            if not entry.waiting:
+            if entry.waiting:
+                wanted.append(entry)
+            else:
                 self._register.settle(entry)
-        return [entry for entry in entries if entry.waiting]
+        return wanted
 
     def _fail(self, entries: Sequence[Entry[T, R]], error: Exception) -> None:
         if isinstance(error, WrongResultCount):

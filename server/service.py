@@ -198,11 +198,10 @@ class Service:
             except PassFailed as error:
                 error.index = None if request.single or error.index is None else missing[error.index]
                 raise
-            timing = Timing(
-                tokenize=tokenize,
-                queue=max(outcome.wait for outcome in outcomes),
-                inference=max(outcome.duration for outcome in outcomes),
-            )
+            wait = duration = 0.0
+            for outcome in outcomes:
+                wait, duration = max(wait, outcome.wait), max(duration, outcome.duration)
+            timing = Timing(tokenize=tokenize, queue=wait, inference=duration)
             self.metrics.observe_timing(timing.tokenize, timing.queue, timing.inference)
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
@@ -230,6 +229,8 @@ class Service:
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
         """Tokenize the texts to classify. Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time."""
         request, indices, classifier = admitted.request, admitted.missing, admitted.classifier
+        if request.single and len(request.texts[0]) <= TOKENIZE_INLINE_CHARACTERS:
+            return [_encoded(classifier, request, 0)]
         is_wanted = True
 
         def encode() -> list[Encoding]:
@@ -237,13 +238,7 @@ class Service:
             for index in indices:
                 if not is_wanted:
                     break
-                try:
-                    encoding = classifier.encode(request.texts[index], request.keep)
-                except BlankTextError as error:
-                    raise blank_text(request.place(index)) from error
-                if encoding.truncated and request.must_fit:
-                    raise too_long_text(request.place(index), classifier.max_length)
-                encodings.append(encoding)
+                encodings.append(_encoded(classifier, request, index))
             return encodings
 
         if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
@@ -400,6 +395,17 @@ class Service:
         self.metrics.observe_pass(report)
         if report.end is not PassEnd.DONE:
             _log_pass(report)
+
+
+def _encoded(classifier: TextClassifier, request: ClassifyRequest, index: int) -> Encoding:
+    """One of a request's texts as tokens. Raises `RequestError` when it is blank, or too long for a request that wants it whole."""
+    try:
+        encoding = classifier.encode(request.texts[index], request.keep)
+    except BlankTextError as error:
+        raise blank_text(request.place(index)) from error
+    if encoding.truncated and request.must_fit:
+        raise too_long_text(request.place(index), classifier.max_length)
+    return encoding
 
 
 def _log_lengths(event: str, report: LengthReport | None) -> None:

@@ -295,9 +295,9 @@ def test_what_is_ample_at_a_glance_is_never_too_little_at_a_second_look(
                     ample = batcher._ample_time(costs)
                     batcher._ample_time = lambda costs: math.inf  # type: ignore[method-assign]  # noqa: ARG005
                     for priority in Priority:
-                        batcher._check_deadline(costs, 1, now() + ample + 1e-9, priority)
+                        batcher._check_deadline(costs, 1, now() + ample + 1e-9, priority, now())
                         with pytest.raises(DeadlineUnmeetable):
-                            batcher._check_deadline(costs, 1, now() + 1e-6, priority)
+                            batcher._check_deadline(costs, 1, now() + 1e-6, priority, now())
                         looks += 1
                     del batcher._ample_time
             assert looks > 50
