@@ -11,11 +11,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from server.http.connection import CONNECTION
 from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, Protocol, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
@@ -425,6 +426,63 @@ async def test_a_client_that_reads_a_little_and_stops_is_not_kept_when_the_conne
     timer.cancel()
 
 
+class Reading(Transport):
+    """It has all that is to be read."""
+
+    def pause_reading(self) -> None:
+        """Nothing more comes."""
+
+    resume_reading = pause_reading
+
+
+async def working_on(requests: bytes, app: ASGIApp) -> tuple[Protocol, Reading]:
+    """A connection that has read these requests and works on the first."""
+    protocol, transport = Protocol(Config(app, interface="asgi3", lifespan="off", log_config=None), ServerState(), {}), Reading()
+    protocol.connection_made(transport)
+    protocol.data_received(requests)
+    return protocol, transport
+
+
+async def test_an_answer_of_one_piece_goes_to_the_request_that_is_worked_on_and_the_next_one_begins() -> None:
+    bodies: list[bytes | None] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        connection = scope[CONNECTION]
+        bodies.append(connection.take_body())
+        await asyncio.sleep(0)
+        assert connection.answer(200, b"content-length: 2\r\n", b"ok")
+
+    protocol, transport = await working_on(POST.replace(b"payment", b"1234567") + POST + POST[:-1], app)
+    while protocol.tasks:
+        await asyncio.gather(*protocol.tasks)
+    assert bodies == [BODY.replace(b"payment", b"1234567"), BODY, None]  # the last one is not whole
+    assert transport.written == [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"] * 3
+    assert not transport.is_closed
+
+
+@pytest.mark.parametrize("reason", ["the last answer", "begun", "left", "not read", "closing"])
+async def test_an_answer_of_one_piece_is_not_written_where_uvicorn_has_more_to_do(reason: str) -> None:
+    may_end = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    protocol, transport = await working_on(POST, app)
+    cycle = protocol.cycle
+    cycle.keep_alive = reason != "the last answer"
+    cycle.response_started = reason == "begun"
+    cycle.disconnected = reason == "left"
+    protocol.flow.write_paused = reason == "not read"
+    transport.is_closed = reason == "closing"
+    assert not protocol.answer(200, b"content-length: 2\r\n", b"ok")
+    assert not transport.written
+    assert not cycle.response_complete
+    for task in protocol.tasks:
+        task.cancel()
+
+
 async def test_requests_that_wait_are_forgotten_when_the_client_leaves() -> None:
     started, may_end = asyncio.Event(), asyncio.Event()
 
@@ -434,14 +492,7 @@ async def test_requests_that_wait_are_forgotten_when_the_client_leaves() -> None
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    class Reading(Transport):
-        def pause_reading(self) -> None:
-            """It has all that is to be read."""
-
-    protocol = Protocol(Config(busy, interface="asgi3", lifespan="off", log_config=None), ServerState(), {})
-    transport = Reading()
-    protocol.connection_made(transport)
-    protocol.data_received(POST * 3)
+    protocol, transport = await working_on(POST * 3, busy)
     await asyncio.wait_for(started.wait(), timeout=5)
     assert len(protocol.pipeline) == 2
     transport.close()
