@@ -91,17 +91,17 @@ def test_what_is_not_http_gets_the_usual_error_and_a_closed_connection(server: P
 
 
 def test_what_was_refused_before_it_was_a_request_is_counted(server: Process) -> None:
-    def refused(route: str) -> float:
+    def refused(route: str, dialect: str) -> float:
         text = httpx2.get(f"{server.url}/metrics").text
-        name = f'supportbot_http_request_duration_seconds_count{{route="{route}",status="400"}} '
+        name = f'supportbot_http_request_duration_seconds_count{{dialect="{dialect}",route="{route}",status="400"}} '
         return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
-    before, before_classify = refused("other"), refused("/classify")
+    before, before_classify = refused("other", ""), refused("/classify", "native")
     exchange(server, b"nonsense\r\n\r\n")
-    assert refused("other") == before + 1
+    assert refused("other", "") == before + 1
     # Here there is a request, which is counted as such.
     exchange(server, b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-    assert (refused("other"), refused("/classify")) == (before + 1, before_classify + 1)
+    assert (refused("other", ""), refused("/classify", "native")) == (before + 1, before_classify + 1)
 
 
 def test_a_head_without_end_is_refused(server: Process) -> None:
