@@ -14,6 +14,7 @@ from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextC
 from models.tables import TableError
 
 if TYPE_CHECKING:
+    from models.making.augment import Augmenter
     from models.making.train import EpochResult
 
 NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot[build]"
@@ -57,6 +58,21 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides the split, the order and the new weights.")] = 17,
     threads: Annotated[int, typer.Option(min=0, help="Compute threads; 0 leaves it to torch.")] = 0,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster on CPUs with AVX-512 BF16 or AMX.")] = False,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,...",
+            help="Change training texts as real ones are: email, html, markdown, form, languages, references, logs, typos,"
+            " lowercase, shouting, or all of them. KIND@WEIGHT takes a kind WEIGHT times as often.",
+            show_default="none",
+        ),
+    ] = None,
+    augment_chance: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="The chance that a text is changed, each time that it is drawn.")
+    ] = 0.5,
+    augment_pieces: Annotated[
+        Path | None, typer.Option(help="A TOML file with greetings, signatures, HTML and so on.", show_default="built-in ones")
+    ] = None,
 ) -> None:
     """Fine-tune a classifier on your own labelled texts, with any number of labels.
 
@@ -81,6 +97,7 @@ def train(
             kept, held = split(examples, dev_share, seed)
     except (DatasetError, TableError) as error:
         fail(str(error))
+    augmenter = _augmenter(augment, augment_chance, augment_pieces)
     try:
         import torch
 
@@ -105,7 +122,7 @@ def train(
     )
     try:
         with progress_bar(transient=False) as progress:
-            run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs))
+            run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs), augmenter)
     except (TrainingError, CheckpointError, DatasetError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
@@ -148,6 +165,33 @@ def _weighted(name: str) -> tuple[Path, float]:
         value = float(weight)
     except ValueError:
         return Path(name), 1.0
-    if not 0 < value <= 1000:
-        fail(f"{name}: the weight must be over 0 and at most 1000")
+    _check_weight(name, value)
     return Path(file), value
+
+
+def _check_weight(name: str, weight: float) -> None:
+    if not 0 < weight <= 1000:
+        fail(f"{name}: the weight must be over 0 and at most 1000")
+
+
+def _augmenter(kinds: str | None, chance: float, file: Path | None) -> Augmenter | None:
+    """What the options of augmentation ask for; exits where they are wrong."""
+    from models.making.augment import KINDS, Augmenter
+    from models.making.pieces import TRAINING_PIECES, PiecesError, read_pieces
+
+    if kinds is None:
+        if file is not None:
+            fail("--augment-pieces needs --augment, which says what to do with them")
+        return None
+    weights: dict[str, float] = {}
+    for entry in KINDS if kinds.strip() == "all" else kinds.split(","):
+        kind, at, weight = entry.strip().partition("@")
+        try:
+            weights[kind] = float(weight) if at else 1.0
+        except ValueError:
+            fail(f"--augment: {entry.strip()!r}: {weight!r} is not a weight")
+        _check_weight(entry.strip(), weights[kind])
+    try:
+        return Augmenter(weights, chance, read_pieces(file or TRAINING_PIECES))
+    except PiecesError as error:
+        fail(str(error))
