@@ -15,6 +15,7 @@ class ClassifyRequest:
 
     `timeout` is in seconds, None if the request names none. Of a text that is over the model's limit, the end `keep` is classified,
     or the one that the bundle keeps; with `must_fit`, it is an error. `field` is what the client calls its texts.
+    `min_confidence` is the confidence below which an answer is marked as abstained, None to mark none.
     """
 
     texts: list[str]
@@ -25,6 +26,7 @@ class ClassifyRequest:
     field: str = ""
     keep: End | None = None
     must_fit: bool = False
+    min_confidence: float | None = None
 
     @property
     def is_plain(self) -> bool:

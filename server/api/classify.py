@@ -27,6 +27,7 @@ from server.request import ClassifyRequest, blank_text
 from server.service import Service
 
 NATIVE = "native"
+_SHARE: Final = "must be from 0 to 1"
 
 
 class Body(BaseModel):
@@ -40,13 +41,16 @@ class Body(BaseModel):
     scores: bool = False
     timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     priority: Literal["interactive", "bulk"] | None = None
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 _FIELDS: Final = frozenset(Body.model_fields)
 
 
 class ClassifyAnswer(TypedDict):
-    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut. `latency_ms` in milliseconds."""
+    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut, `abstained` only if an answer is
+    below `min_confidence`. `latency_ms` in milliseconds.
+    """
 
     prediction: NotRequired[str]
     confidence: NotRequired[float]
@@ -54,6 +58,7 @@ class ClassifyAnswer(TypedDict):
     confidences: NotRequired[list[float]]
     scores: NotRequired[dict[str, float] | list[dict[str, float]]]
     truncated: NotRequired[Literal[True] | list[bool]]
+    abstained: NotRequired[Literal[True] | list[bool]]
     latency_ms: float
     model: str
 
@@ -74,7 +79,7 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     if isinstance(raw, dict) and not raw.keys() <= _FIELDS:
         unknown = next(name for name in raw if name not in _FIELDS)
         raise RequestError(422, "invalid_field", f"{unknown[:100]}: is not a known field")
-    body = validate(Body, raw)
+    body = validate(Body, raw, greater_than_equal=_SHARE, less_than_equal=_SHARE)
     given = body.model_fields_set & {"text", "texts"}
     if len(given) != 1:
         raise RequestError(422, "invalid_field", 'the body must have either "text" or "texts"')
@@ -90,7 +95,7 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
     priority = options.priority or Priority.INTERACTIVE if body.priority is None else Priority(body.priority)
-    return ClassifyRequest(texts, single, body.scores, timeout, priority)
+    return ClassifyRequest(texts, single, body.scores, timeout, priority, min_confidence=body.min_confidence)
 
 
 def classify_answer(
@@ -113,6 +118,11 @@ def classify_answer(
             {label: round(score, 6) for label, score in zip(labels, prediction.scores, strict=True)} for prediction in predictions
         ]
         answer["scores"] = scores[0] if request.single else scores
+    if request.min_confidence is not None:
+        # By the rounded confidence, so that a client who compares for itself comes to the same.
+        abstained = [confidence < request.min_confidence for confidence in confidences]
+        if any(abstained):
+            answer["abstained"] = True if request.single else abstained
     if any(truncated):
         answer["truncated"] = True if request.single else list(truncated)
     answer["latency_ms"] = round(latency * 1000, 3)

@@ -14,7 +14,9 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from models.fake import FakeClassifier
-from models.types import BlankTextError, Encoding, End
+from models.types import BlankTextError, Encoding, End, Prediction
+from server.api.classify import classify_answer
+from server.request import ClassifyRequest
 from server.settings import Settings
 from tests.server.conftest import Application, Gate, running, until
 
@@ -64,6 +66,31 @@ async def test_truncation_is_said_where_it_happened(app: Application) -> None:
     assert "truncated" not in (await app.client.post("/classify", json={"texts": ["hello"]})).json()
 
 
+async def test_answers_below_the_least_confidence_are_marked_and_keep_their_label(app: Application) -> None:
+    single = (await app.client.post("/classify", json={"text": "payment failed", "min_confidence": 0.81})).json()
+    assert (single["prediction"], single["confidence"], single["abstained"]) == ("billing", 0.8, True)
+    several = (await app.client.post("/classify", json={"texts": ["app crashed", "hello"], "min_confidence": 1})).json()
+    assert (several["predictions"], several["abstained"]) == (["technical", "general"], [True, True])
+
+
+def test_a_list_says_of_each_text_whether_it_was_abstained_from() -> None:
+    request = ClassifyRequest(["a", "b"], single=False, scores=False, min_confidence=0.7)
+    predictions = [Prediction("billing", 0.6999996, (0.6999996, 0.3000004)), Prediction("general", 0.69999, (0.30001, 0.69999))]
+    answer = classify_answer(request, predictions, [False, False], ["billing", "general"], "fake@1", 0.001)
+    assert answer["abstained"] == [False, True]  # by the confidences as the answer has them, to 6 decimals
+    assert answer["confidences"] == [0.7, 0.69999]
+
+
+@pytest.mark.parametrize("least", [None, 0, 0.8])
+async def test_answers_that_are_sure_enough_are_as_without_a_least_confidence(app: Application, least: float | None) -> None:
+    for texts in ({"text": "payment failed"}, {"texts": ["payment failed", "hello"]}):
+        plain = (await app.client.post("/classify", json=texts)).json()
+        bounded = (await app.client.post("/classify", json=texts | {"min_confidence": least})).json()
+        for body in (plain, bounded):
+            assert body.pop("latency_ms") > 0
+        assert bounded == plain
+
+
 async def test_server_timing_names_all_stations_in_milliseconds(app: Application) -> None:
     response = await app.client.post("/classify", json={"text": "hello"})
     timings = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
@@ -86,6 +113,9 @@ async def test_server_timing_names_all_stations_in_milliseconds(app: Application
         (b"{}", 422, "invalid_field", 'the body must have either "text" or "texts"'),
         (b'{"text": "a", "texts": ["b"]}', 422, "invalid_field", 'the body must have either "text" or "texts"'),
         (b'{"text": null}', 422, "invalid_field", "text: must be a string"),
+        (b'{"text": "a", "min_confidence": "0.8"}', 422, "invalid_field", "min_confidence: must be a number"),
+        (b'{"text": "a", "min_confidence": -0.1}', 422, "invalid_field", "min_confidence: must be from 0 to 1"),
+        (b'{"text": "a", "min_confidence": 1.1}', 422, "invalid_field", "min_confidence: must be from 0 to 1"),
         (b'{"text": 1}', 422, "invalid_field", "text: must be a string"),
         (b'{"texts": "a"}', 422, "invalid_field", "texts: must be a list of strings"),
         (b'{"texts": ["a", 1]}', 422, "invalid_field", "texts[1]: must be a string"),
