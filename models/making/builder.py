@@ -36,12 +36,13 @@ from models.making.calibrate import make_recipes
 from models.making.card import render_card
 from models.making.checkpoint import SHORTEST_LIMIT, Checkpoint, read_checkpoint
 from models.making.config import CheckpointError, UnsupportedEncoder
+from models.making.coverage import coverage_at, curve
 from models.making.dataset import Example, read_examples
 from models.making.encoder import FAMILIES, Encoder, read_encoder
 from models.making.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
 from models.making.formats import WEIGHTS
 from models.making.graph import Writer
-from models.making.metrics import Floats
+from models.making.metrics import Floats, Indices, expected_calibration_error
 from models.making.tokens import NotCompared, compare_tokens
 from models.making.weights import weight_files
 from models.tokenizer import Tokenizer, TokenizerError
@@ -104,13 +105,19 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Labelled texts to measure on; `domain` says how near they are to the training data, in words."""
+    """Labelled texts to measure on; `domain` says how near they are to the training data, in words.
+
+    `wrapped` sets are texts of other sets inside e-mail and the like: the card has them in a table of their own. The texts of all
+    sets with the same `curve` make one curve of coverage and accuracy.
+    """
 
     __test__ = False
 
     name: str
     domain: str
     examples: Sequence[Example]
+    wrapped: bool = False
+    curve: str | None = None
 
 
 def build_bundle(
@@ -304,6 +311,8 @@ def _verify(
 ) -> dict[str, JsonValue]:
     """Measure each set in fp32 and as built, each text alone and in random batches; agreement is over all sets together."""
     sets: dict[str, JsonValue] = {}
+    wrapped: dict[str, JsonValue] = {}
+    curves: dict[str, list[tuple[Indices, Floats]]] = {}
     references: list[Floats] = []
     alones: list[Floats] = []
     all_texts: list[str] = []
@@ -314,12 +323,13 @@ def _verify(
         references.append(logits_alone(fp32, texts))
         alones.append(logits_alone(built, texts))
         all_texts += texts
-        sets[test.name] = {
-            "domain": test.domain,
-            "fp32": _rounded(asdict(quality(targets, references[-1], temperature))),
-            "bundle": _rounded(asdict(quality(targets, alones[-1], temperature))),
-        }
-    if not sets:
+        fp32_quality, bundle_quality = (
+            _rounded(asdict(quality(targets, logits, temperature))) for logits in (references[-1], alones[-1])
+        )
+        (wrapped if test.wrapped else sets)[test.name] = {"domain": test.domain, "fp32": fp32_quality, "bundle": bundle_quality}
+        if test.curve is not None:
+            curves.setdefault(test.curve, []).append((targets, softmax(alones[-1] / temperature)))
+    if not alones:
         return {"sets": sets}
     say(f"trying {COMPOSITIONS} random batches")
     reference, alone = np.concatenate(references), np.concatenate(alones)
@@ -328,8 +338,20 @@ def _verify(
         raise BuildError(f"{tried.moved} of {tried.texts} answers in random batches are not, to the bit, those of the texts alone")
     return {
         "sets": sets,
+        "wrapped": wrapped,
+        "curves": {name: _curve(parts) for name, parts in curves.items()},
         "against_fp32": _rounded(asdict(agreement(softmax(alone / temperature), softmax(reference / temperature)))),
         "compositions": _rounded(asdict(tried)),
+    }
+
+
+def _curve(parts: Sequence[tuple[Indices, Floats]]) -> JsonValue:
+    targets, probabilities = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return {
+        "texts": len(targets),
+        "ece": _round(expected_calibration_error(targets, probabilities)),
+        "coverage_at_0.98": _round(coverage_at(targets, probabilities, 0.98)),
+        "points": [_rounded(asdict(point)) for point in curve(targets, probabilities)],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bundle import Manifest
+from models.making.coverage import TABLE
 
 DEFAULT_TEMPLATE = """# {identity}
 
@@ -57,10 +58,46 @@ def _measurements(manifest: Manifest) -> str:
             f"| {name} | {row['domain']} | {bundle['texts']} | {fp32['accuracy']:.4f} | {bundle['accuracy']:.4f} |"
             f" {fp32['macro_f1']:.4f} | {bundle['macro_f1']:.4f} | {bundle['ece']:.4f} |"
         )
+    if verification.get("wrapped"):
+        parts += ["", *_wrapped(verification["wrapped"])]
+    if verification.get("curves"):
+        parts += ["", *_curves(verification["curves"])]
     parts += ["", *_agreements(verification), "", "Confusion matrices of the bundle (rows: true label, columns: predicted)"]
     for name, row in sets.items():
         parts += ["", f"{name}:", "", *_confusion(manifest.labels, row["bundle"]["confusion"])]
     return "\n".join(parts)
+
+
+def _wrapped(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| texts | n | accuracy fp32 | accuracy | mean confidence | ECE |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in rows.items():
+        fp32, bundle = row["fp32"], row["bundle"]
+        lines.append(
+            f"| {name} | {bundle['texts']} | {fp32['accuracy']:.4f} | {bundle['accuracy']:.4f} | {bundle['confidence']:.4f} |"
+            f" {bundle['ece']:.4f} |"
+        )
+    return lines
+
+
+def _curves(curves: dict[str, Any]) -> list[str]:
+    """What share of the texts is answered at a least confidence, and how many of these answers are right."""
+    names = list(curves)
+    lines = [
+        f"| least confidence | {' | '.join(f'{name}: answered | right' for name in names)} |",
+        f"| --- |{' --- | --- |' * len(names)}",
+    ]
+    points = {name: {point["threshold"]: point for point in curves[name]["points"]} for name in names}
+    for threshold in TABLE:
+        cells = (f"{points[name][threshold]['coverage']:.3f} | {points[name][threshold]['accuracy']:.4f}" for name in names)
+        lines.append(f"| {threshold:g} | {' | '.join(cells)} |")
+    for name in names:
+        found = curves[name]
+        said = f"{name.capitalize()} ({found['texts']} texts): ECE {found['ece']:.4f}"
+        lines += ["", f"{said}; of the most confident {found['coverage_at_0.98']:.1%} of the answers, 98% are right."]
+    return lines
 
 
 def _agreements(verification: dict[str, Any]) -> list[str]:

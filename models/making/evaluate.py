@@ -27,7 +27,9 @@ LARGEST_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Figures over one labelled set; `confusion` rows are true labels, columns predicted ones, in the classifier's order."""
+    """Figures over one labelled set; `confidence` is the mean; `confusion` rows are true labels, columns predicted ones, in the
+    classifier's order.
+    """
 
     texts: int
     accuracy: float
@@ -35,6 +37,7 @@ class Quality:
     ece: float
     nll: float
     confusion: list[list[int]]
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def quality(targets: Indices, logits: Floats, temperature: float) -> Quality:
         texts=len(targets),
         accuracy=accuracy(targets, predicted),
         macro_f1=macro_f1(targets, predicted, labels),
+        confidence=float(probabilities.max(axis=1).mean()),
         ece=expected_calibration_error(targets, probabilities),
         nll=negative_log_likelihood(targets, probabilities),
         confusion=confusion_matrix(targets, predicted, labels).tolist(),

@@ -14,7 +14,7 @@ _NEIGHBOURS: Final[Mapping[str, str]] = {
     "z": "xas", "x": "zcsd", "c": "xvdf", "v": "cbfg", "b": "vngh", "n": "bmhj", "m": "njk",
 }  # fmt: skip
 # Within a number or an address punctuation is what holds it together, and people leave it there.
-_PUNCTUATION: Final = re.compile(r"(?<!\w)[^\w\s]+|[^\w\s]+(?!\w)|['\u2019](?=\w)")
+_PUNCTUATION: Final = re.compile(r"(?<!\S)[^\w\s]+|[^\w\s]+(?!\S)|['\u2019](?=\w)")
 
 
 def mistype(text: str, share: float, generator: random.Random) -> str:

@@ -44,7 +44,7 @@ DEFAULT_BASE_HASHES = {
 # A tokenizer with more ids than this beyond the encoder's words belongs to another encoder.
 MOST_ADDED_TOKENS = 64
 # What configs call it.
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 STATE_FILE = "state.pt"
 RUN_FILE = "run.json"
 SUMMARY_FILE = "training.json"
@@ -63,8 +63,8 @@ class TrainingOptions:
     """What decides the outcome of a run besides its data. Lengths in tokens, shares and rates as fractions.
 
     `bfloat16` runs the products of the forward and backward pass in bfloat16 (weights stay float32): about 3 times faster on a CPU
-    with AVX-512 BF16 or AMX, slower on others. Without `attention_dropout`, attention has a faster kernel: texts of 240 tokens took
-    half the time with MiniLM-L6; the other dropout stays.
+    with AVX-512 BF16 or AMX, slower on others. Without `dropout`, attention has a faster kernel: texts of 240 tokens took half
+    the time with MiniLM-L6.
     """
 
     epochs: int = 6
@@ -77,7 +77,7 @@ class TrainingOptions:
     patience: int = 2
     seed: int = 17
     bfloat16: bool = False
-    attention_dropout: bool = True
+    dropout: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ def _seed(seed: int) -> None:
 def _load(
     base: Path, labels: list[str], options: TrainingOptions, progress: Progress
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    silenced = [] if options.attention_dropout else [name for name in ATTENTION_DROPOUT if read_config(base).get(name) is not None]
+    silenced = [] if options.dropout else [name for name in DROPOUT if read_config(base).get(name) is not None]
     loaded = load_classifier(
         base,
         new_head=True,

@@ -131,6 +131,25 @@ def test_train_names_bad_rows_before_it_needs_torch(tmp_path: Path) -> None:
     assert f"{data}:4: not JSON" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--augment", "emails"], "'emails' is no kind of augmentation; there are email, html"),
+        (["--augment", "email@much"], "'email@much': 'much' is not a weight"),
+        (["--augment", "email@0"], "email@0: the weight must be over 0"),
+        (["--augment", "email", "--augment-pieces", "none.toml"], "none.toml: cannot be read as TOML"),
+        (["--augment-pieces", "none.toml"], "--augment-pieces needs --augment"),
+    ],
+)
+def test_train_refuses_augmentation_that_cannot_be(tmp_path: Path, options: list[str], reason: str) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(LABELLED * 2, encoding="utf-8")
+    result = run("train", "--data", data, "--dev", data, "--out", tmp_path / "checkpoint", *options)
+    assert result.exit_code == 2
+    assert reason in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == [data]
+
+
 def test_no_command_prints_the_help() -> None:
     assert "classify" in run().output
 

@@ -131,6 +131,36 @@ def test_training_is_seeded_and_continues_an_interrupted_run_to_the_same_weights
     assert (out / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
 
 
+def test_augmented_training_is_recorded_and_continues_an_interrupted_run_to_the_same_weights(
+    base: Path, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.making import train as module
+
+    augment = ("--augment", "typos,references@2", "--augment-chance", "0.7")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert train(base, data, whole, *augment).exit_code == 0
+    found = json.loads((whole / "training.json").read_text())["augmentation"]
+    assert (found["kinds"], found["chance"]) == ({"typos": 1.0, "references": 2.0}, 0.7)
+    weights = (whole / "model.safetensors").read_bytes()
+    assert weights != (checkpoint / "model.safetensors").read_bytes()
+
+    whole_epoch = module._Trainer.run_epoch
+
+    def interrupted(self: module._Trainer, epoch: int, progress: module.Progress) -> module.EpochResult:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return whole_epoch(self, epoch, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module._Trainer, "run_epoch", interrupted)
+        assert train(base, data, resumed, *augment).exit_code == 130
+    other = train(base, data, resumed, "--augment", "typos")
+    assert other.exit_code == 1
+    assert "unfinished run with other data or options" in other.stderr
+    assert train(base, data, resumed, *augment).exit_code == 0
+    assert (resumed / "model.safetensors").read_bytes() == weights
+
+
 def test_an_existing_checkpoint_is_not_overwritten(base: Path, data: Path, checkpoint: Path) -> None:
     result = train(base, data, checkpoint)
     assert result.exit_code == 1
