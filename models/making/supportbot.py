@@ -2,8 +2,8 @@
 
 The tickets written for this project are beside this file. `tickets/train.jsonl`, `next.jsonl` and `mixed.jsonl` are trained on: the
 first as they are, then all of them changed afresh in each epoch by `models.making.augment`. `tickets/dev.jsonl`, as it is and
-changed, chooses the epoch and the temperature. `tickets/test.jsonl` and `held_out.jsonl`, written apart from the others, are measured
-on and nothing else; the latter also wrapped in pieces that training never saw.
+changed, chooses the epoch and the temperature. `tickets/test.jsonl` and `held_out.jsonl`, written apart from the others, are
+measured on and nothing else; the latter also wrapped in pieces that training never saw.
 """
 
 from __future__ import annotations
