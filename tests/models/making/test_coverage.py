@@ -20,7 +20,7 @@ PROBABILITIES = np.array([[0.95, 0.05], [0.15, 0.85], [0.25, 0.75], [0.35, 0.65]
 def test_a_point_counts_the_texts_at_least_as_sure_and_those_of_them_that_are_right() -> None:
     points = {point.threshold: point for point in curve(TARGETS, PROBABILITIES)}
     assert points[0.0] == Point(0.0, 1.0, 0.75)
-    assert points[0.7] == Point(0.7, 0.75, pytest.approx(2 / 3))
+    assert points[0.7] == Point(0.7, 0.75, 2 / 3)
     assert points[0.8] == Point(0.8, 0.5, 1.0)
     assert points[0.98] == Point(0.98, 0.0, 1.0)
 

@@ -75,7 +75,10 @@ async def test_answers_below_the_least_confidence_are_marked_and_keep_their_labe
 
 def test_a_list_says_of_each_text_whether_it_was_abstained_from() -> None:
     request = ClassifyRequest(["a", "b"], single=False, scores=False, min_confidence=0.7)
-    predictions = [Prediction("billing", 0.6999996, (0.6999996, 0.3000004)), Prediction("general", 0.69999, (0.30001, 0.69999))]
+    predictions = [
+        Prediction("billing", 0.6999996, (0.6999996, 0.3000004), (0.4, -0.4)),
+        Prediction("general", 0.69999, (0.30001, 0.69999), (-0.4, 0.4)),
+    ]
     answer = classify_answer(request, predictions, [False, False], ["billing", "general"], "fake@1", 0.001)
     assert answer["abstained"] == [False, True]  # by the confidences as the answer has them, to 6 decimals
     assert answer["confidences"] == [0.7, 0.69999]
