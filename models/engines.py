@@ -19,6 +19,9 @@ from models.types import Encoding
 
 Floats = npt.NDArray[np.floating[Any]]
 
+# The output of a padding-free graph. By name: without one, the runtime's Python part looks for the names at each pass.
+LOGITS: Final = ("logits",)
+
 
 class Engine(Protocol):
     """Encodings to logits. May be called from any thread, also at the same time."""
@@ -56,8 +59,11 @@ class PackedEngine:
 
 def packed_logits(session: ort.InferenceSession, encodings: Sequence[Encoding]) -> Floats:
     """Run a batch through a padding-free graph, in the passes that `models.passes` plans."""
+    if len(encodings) == 1:  # nothing to plan, and at low load nearly all batches are of one text
+        (rows,) = session.run(LOGITS, passes.feeds(encodings))
+        return np.asarray(rows[:1])
     groups = passes.plan([len(encoding) for encoding in encodings])
-    outputs = [session.run(None, passes.feeds([encodings[index] for index in group])) for group in groups]
+    outputs = [session.run(LOGITS, passes.feeds([encodings[index] for index in group])) for group in groups]
     logits = np.empty((len(encodings), outputs[0][0].shape[1]), dtype=np.float32)
     for group, (rows,) in zip(groups, outputs, strict=True):
         logits[group] = rows[: len(group)]  # a lone text has a second row
