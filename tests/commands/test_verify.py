@@ -59,7 +59,7 @@ def test_json_has_every_figure_also_over_all_files(first: Path, second: Path) ->
     assert set(report["sets"]) == {str(first), str(second)}
     assert report["all"]["quality"]["texts"] == 4
     assert report["all"]["quality"]["accuracy"] == pytest.approx(3 / 4)
-    assert set(report["all"]["quality"]) == {"texts", "accuracy", "macro_f1", "ece", "nll", "confusion"}
+    assert set(report["all"]["quality"]) == {"texts", "accuracy", "macro_f1", "ece", "nll", "confusion", "confidence"}
     assert report["all"]["agreement"] == {
         "texts": 4,
         "label_match": 1.0,
