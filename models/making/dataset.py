@@ -16,11 +16,14 @@ SHOWN_BAD_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled text; `weight` is how often it is drawn relative to an example of weight 1."""
+    """One labelled text; `weight` is how often it is drawn relative to an example of weight 1; augmentation leaves a `fixed` one as
+    it is.
+    """
 
     text: str
     label: str
     weight: float = 1.0
+    fixed: bool = False
 
 
 class DatasetError(Exception):
@@ -96,10 +99,10 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 over texts, labels and weights in order: tells whether two runs saw the same data."""
+    """SHA-256 over texts, labels, weights and what is fixed, in order: tells whether two runs saw the same data."""
     digest = hashlib.sha256()
     for example in examples:
-        for part in (example.text, example.label, repr(example.weight)):
+        for part in (example.text, example.label, repr(example.weight), *(["fixed"] if example.fixed else [])):
             digest.update(part.encode("utf-8"))
             digest.update(b"\0")
     return digest.hexdigest()

@@ -126,8 +126,8 @@ def train(
 ) -> list[EpochResult]:
     """Fine-tune the encoder in `base` and write the best epoch's checkpoint to `out`; returns what each epoch reached.
 
-    Weights and their gradients are float32, however `base` was saved. `augmenter` changes the training texts, each time that one is
-    drawn; the dev texts stay as they are.
+    Weights and their gradients are float32, however `base` was saved. `augmenter` changes the training texts that are not fixed,
+    each time that one is drawn; the dev texts stay as they are.
 
     Raises `TrainingError` when `out` exists, when a partial run there had other options or data, when a loss or gradient is not
     finite, or when the disk is full; `CheckpointError` when `base` cannot be read; `DatasetError` when a dev label never occurs in
@@ -308,6 +308,7 @@ class _Trainer:
         self._augmenter = augmenter
         index = {label: number for number, label in enumerate(labels)}
         self._texts = [example.text for example in training]
+        self._fixed = [example.fixed for example in training]
         self._inputs = self._tokenize(self._texts)
         self._targets = [index[example.label] for example in training]
         # The longest text there can be: a config may promise more positions than there are.
@@ -395,7 +396,9 @@ class _Trainer:
             return [self._inputs[i] for i in order]
         # By the epoch, so that a run that was interrupted goes on as if it had not been.
         generator = random.Random(f"{self._options.seed}, epoch {epoch}")
-        return self._tokenize([self._augmenter(self._texts[i], generator) for i in order])
+        changed = [i for i in order if not self._fixed[i]]
+        rows = iter(self._tokenize([self._augmenter(self._texts[i], generator) for i in changed]) if changed else [])
+        return [self._inputs[i] if self._fixed[i] else next(rows) for i in order]
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         most = self._options.max_length

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from commands.cli import app
 from models.bundle import TOKENIZER, Bundle, EngineName, embedded_bundle
 from models.classifier import Classifier
 from models.making.dataset import Example
+
+if TYPE_CHECKING:
+    from models.making.augment import Augmenter
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -159,6 +163,35 @@ def test_augmented_training_is_recorded_and_continues_an_interrupted_run_to_the_
     assert "unfinished run with other data or options" in other.stderr
     assert train(base, data, resumed, *augment).exit_code == 0
     assert (resumed / "model.safetensors").read_bytes() == weights
+
+
+def test_augmentation_leaves_fixed_examples_as_they_are(base: Path, tmp_path: Path) -> None:
+    from models.making import train as module
+
+    class Quiet:
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+
+        def epoch(self, result: module.EpochResult, *, best: bool) -> None: ...
+
+        def note(self, text: str) -> None: ...
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.seen: set[str] = set()
+
+        def __call__(self, text: str, generator: random.Random) -> str:
+            self.seen.add(text)
+            return f"{text} {generator.random()}"
+
+        def record(self) -> dict[str, object]:
+            return {}
+
+    rows = [Example(f"{word} {number}", label) for label, word in WORDS.items() for number in range(4)]
+    training = [replace(row, fixed=row.label == "sales") for row in rows]
+    recorder = Recorder()
+    options = module.TrainingOptions(epochs=1, batch_size=4, max_length=32)
+    module.train(base, tmp_path / "out", training, rows, options, Quiet(), cast("Augmenter", recorder))
+    assert recorder.seen == {row.text for row in training if not row.fixed}
 
 
 def test_an_existing_checkpoint_is_not_overwritten(base: Path, data: Path, checkpoint: Path) -> None:
