@@ -1,0 +1,43 @@
+"""Drift detection on streams of observations: pure statistics. It knows no HTTP, no clock, and of tokens no more than ids.
+
+`drift.detector` has the theory and the promise about false alarms; `docs/drift.md` has them for readers, with an example.
+"""
+
+from drift.baseline import Baseline, BaselineError, learn
+from drift.channels import LEVELS, Channel, Counts, Layout, LevelName
+from drift.fitting import learn_profile
+from drift.monitor import Monitor, Promise, Shift, State, Verdict
+from drift.outcome import Estimate, class_mix, corrected_share, estimated_accuracy, outcome_values, weighted_share
+from drift.profile import Observations, Profile, ProfileError
+from drift.scripts import foreign_share
+from drift.words import Word, changed_words, count_words
+
+__all__ = [
+    "LEVELS",
+    "Baseline",
+    "BaselineError",
+    "Channel",
+    "Counts",
+    "Estimate",
+    "Layout",
+    "LevelName",
+    "Monitor",
+    "Observations",
+    "Profile",
+    "ProfileError",
+    "Promise",
+    "Shift",
+    "State",
+    "Verdict",
+    "Word",
+    "changed_words",
+    "class_mix",
+    "corrected_share",
+    "count_words",
+    "estimated_accuracy",
+    "foreign_share",
+    "learn",
+    "learn_profile",
+    "outcome_values",
+    "weighted_share",
+]
