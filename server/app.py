@@ -14,6 +14,7 @@ from batching import BatcherClosed
 from models.types import TextClassifier
 from server.api import classify as native
 from server.api import (
+    docs,
     hugging_face,
     index,
     kserve,
@@ -26,6 +27,7 @@ from server.api import (
     vllm,
 )
 from server.api.classify import Classify
+from server.api.docs import Docs
 from server.api.exchange import Endpoint, Exchange
 from server.api.index import Index
 from server.api.openapi import PATH as OPENAPI
@@ -97,7 +99,7 @@ def create_app(
     `on_ready` or `on_failed` is called on the event loop, once, when the model is in service or cannot be used.
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
-    pages, others = Operations(service), others_on_classify(service)
+    pages, page, others = Operations(service), Docs(), others_on_classify(service)
     classify = Classify(service, others)
     endpoints = dialect_endpoints(service)
     service.metrics.routes |= {endpoint.path for endpoint in endpoints}
@@ -117,6 +119,8 @@ def create_app(
             Route("/metrics", pages.metrics),
             Route("/confidence", pages.confidence),
             Route(OPENAPI, OpenApi(described_routes(endpoints, others)).answer),
+            Route(docs.PATH, page.page),
+            Route(docs.FILE_PATH, page.file),
         ],
         exception_handlers=dict(HANDLERS),
         lifespan=lifespan,

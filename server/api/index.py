@@ -14,7 +14,7 @@ from server.http.rendering import render_json
 from server.service import Service
 
 NAME = "SupportBot"
-LINKS = {name: f"/{name}" for name in ("classify", "health", "ready", "metrics", "confidence")}
+LINKS = {name: f"/{name}" for name in ("classify", "health", "ready", "metrics", "confidence", "docs")}
 
 
 class IndexAnswer(TypedDict):

@@ -42,7 +42,9 @@ TOKENS: Final = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 TEXT_TOKENS: Final = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
 # The routes that are always there; the dialects that are served have more.
-ROUTES: Final = frozenset({"/", "/classify", "/health", "/ready", "/metrics", "/confidence", "/openapi.json"})
+ROUTES: Final = frozenset(
+    {"/", "/classify", "/health", "/ready", "/metrics", "/confidence", "/openapi.json", "/docs", "/docs/{file}"}
+)
 OTHER_ROUTE: Final = "other"
 NOT_ANSWERED: Final = "none"
 
