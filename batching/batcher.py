@@ -111,6 +111,7 @@ class Batcher(Generic[T, R]):
         self._drain_deadline: float | None = None
         self._is_closed = False
         self._became_idle = asyncio.Event()
+        self._may_have_room = asyncio.Event()
         self._accepted_bulk = 0
         self._refused: Counter[Priority] = Counter()
         self._flushes: Counter[FlushReason] = Counter()
@@ -175,6 +176,15 @@ class Batcher(Generic[T, R]):
             raise
         (outcome,) = await waiting
         return outcome
+
+    async def room(self, cost: int = 1, *, priority: Priority = Priority.INTERACTIVE) -> None:
+        """Wait until one more item of this cost would not meet `QueueFull`; for callers who would rather wait than be refused.
+
+        Nothing is reserved: do it before anything else is awaited. Returns at once when draining or stalled, as reserving raises.
+        """
+        while not (self._queue.draining or self._workers.is_stalled or self._has_room(cost, priority)):
+            self._may_have_room.clear()
+            await self._may_have_room.wait()
 
     def expected_wait(self, priority: Priority = Priority.INTERACTIVE) -> float:
         """Seconds until what is queued now in a class has been passed, by the pace of recent passes; 0 before any was measured."""
@@ -290,6 +300,11 @@ class Batcher(Generic[T, R]):
         self._reserved[priority] += places
         self._peak_queued = max(self._peak_queued, taken)
         return deadline
+
+    def _has_room(self, cost: int, priority: Priority) -> bool:
+        queued = self._queue.cost(priority)
+        taken = self._reserved[priority] + self._queue.count(priority)
+        return taken < self.policy.max_queued and (not queued or queued + cost <= self.policy.max_queued_cost)
 
     def _check_room(self, cost: int, places: int, priority: Priority) -> None:
         queued = self._queue.cost(priority)
@@ -448,6 +463,7 @@ class Batcher(Generic[T, R]):
         return bool(self._reserved.total() or self._queue or self._workers.busy)
 
     def _note_idle(self) -> None:
+        self._may_have_room.set()
         if self._queue.draining and not self._is_busy():
             self._became_idle.set()
 

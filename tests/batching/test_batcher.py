@@ -174,6 +174,44 @@ def test_13_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     run_virtual(main())
 
 
+@pytest.mark.parametrize("policy", [BatchPolicy(max_items=2, max_queued=4), BatchPolicy(max_items=2, max_queued_cost=4)])
+def test_13_who_waits_for_room_is_never_refused_and_goes_on_as_soon_as_there_is_some(policy: BatchPolicy) -> None:
+    async def main() -> float:
+        async with Batcher(Model(seconds=1.0), policy) as batcher:
+            tasks = []
+            for item in range(8):
+                await batcher.room(priority=Priority.BULK)
+                tasks.append(asyncio.create_task(batcher.submit(item, priority=Priority.BULK)))
+                await asyncio.sleep(0)
+            # One is in the first pass and four wait. Two more find room when it has ended, the last one after another pass.
+            last = now()
+            assert [(await task).result for task in tasks] == [2 * item for item in range(8)]
+            assert batcher.statistics().refused[Priority.BULK] == 0
+            return last
+
+    assert run_virtual(main()) == pytest.approx(2.0)
+
+
+def test_who_waits_for_room_is_let_go_when_there_will_be_none() -> None:
+    async def main() -> None:
+        batcher = Batcher(Model(stuck=[1]), BatchPolicy(max_items=1, max_queued=1), drain_timeout=1.0)
+        async with batcher:
+            tasks = start(batcher, 1)
+            await asyncio.sleep(0.001)
+            tasks += start(batcher, 2)
+            await asyncio.sleep(0.001)
+            waiting = asyncio.create_task(batcher.room())
+            await asyncio.sleep(0.001)
+            assert not waiting.done()
+            await batcher.drain()
+            await waiting
+            with pytest.raises(BatcherClosed):
+                batcher.reserve()
+        assert await ends(tasks) == [BatcherClosed, BatcherClosed]
+
+    run_virtual(main())
+
+
 def test_13_a_reservation_is_granted_whole_or_not_at_all_and_gives_back_what_it_did_not_use() -> None:
     async def main() -> None:
         async with Batcher(Model(), BatchPolicy(max_queued=4)) as batcher:
