@@ -23,6 +23,7 @@ from server.api import (
     operations,
     sagemaker,
     semantic_router,
+    stream,
     tei,
     vllm,
 )
@@ -33,6 +34,7 @@ from server.api.index import Index
 from server.api.openapi import PATH as OPENAPI
 from server.api.openapi import Described, OpenApi
 from server.api.operations import Operations
+from server.api.stream import Stream
 from server.errors import HANDLERS, answering_errors, translate
 from server.http.access import RequestContext
 from server.service import Service
@@ -79,7 +81,7 @@ def described_routes(endpoints: Sequence[Endpoint], others: Mapping[str, Exchang
     """All routes, for the contract; of two for one path and method, the first."""
     on_classify = [others[name].operation for name in ("inputs", "input") if name in others]
     found = {
-        ("POST", CLASSIFY): Described("POST", CLASSIFY, native.NATIVE, [native.OPERATION, *on_classify]),
+        ("POST", CLASSIFY): Described("POST", CLASSIFY, native.NATIVE, [native.OPERATION, *on_classify, stream.OPERATION]),
         **{("GET", path): Described("GET", path, native.NATIVE, [operation]) for path, operation in PAGES.items()},
     }
     for endpoint in endpoints:
@@ -100,7 +102,7 @@ def create_app(
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
     pages, page, others = Operations(service), Docs(), others_on_classify(service)
-    classify = Classify(service, others)
+    classify = Stream(service, translate, Classify(service, others))
     endpoints = dialect_endpoints(service)
     service.metrics.routes |= {endpoint.path for endpoint in endpoints}
 

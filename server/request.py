@@ -13,8 +13,9 @@ from server.http.errors import RequestError
 class ClassifyRequest:
     """A valid request: 1 or more non-blank texts; `single` if it used `text` and wants its answer in the singular.
 
-    `timeout` is in seconds, None if the request names none. Of a text that is over the model's limit, the end `keep` is classified,
-    or the one that the bundle keeps; with `must_fit`, it is an error. `field` is what the client calls its texts.
+    `timeout` is in seconds, None if the request names none, infinite if it shall have none. Of a text that is over the model's
+    limit, the end `keep` is classified, or the one that the bundle keeps; with `must_fit`, it is an error. `field` is what the
+    client calls its texts.
     `min_confidence` is the confidence below which an answer is marked as abstained, None to mark none.
     """
 

@@ -15,7 +15,7 @@ from typing import Self
 import anyio.to_thread
 import structlog
 
-from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Reservation
+from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Priority, Reservation
 from machine.cores import bounded_cores
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
@@ -113,6 +113,7 @@ class Service:
         self._on_ready = on_ready
         self._on_failed = on_failed
         self._delay_is_over = asyncio.Event()
+        self._draining = asyncio.Event()
         # None until it is loaded; `classifier` is for work, which is refused before and after.
         self.model: TextClassifier | None = None
         self._batcher: Batcher[Encoding, Prediction] | None = None
@@ -142,6 +143,7 @@ class Service:
                 yield
             finally:
                 self.readiness.set_draining()
+                self._draining.set()
                 # Nothing was accepted before the model is there, so there is nothing to wait for.
                 self.is_hanging |= not loading.done()
                 loading.cancel()
@@ -175,9 +177,20 @@ class Service:
         if not missing:
             return Admitted(request, classifier, cached, missing, None, math.inf)
         asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
-        deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
-        places = self._batcher.reserve(len(missing), priority=request.priority, timeout=deadline - perf_counter())
+        deadline, left = math.inf, None
+        if asked < math.inf:
+            deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
+            left = deadline - perf_counter()
+        places = self._batcher.reserve(len(missing), priority=request.priority, timeout=left)
         return Admitted(request, classifier, cached, missing, places, deadline)
+
+    async def room(self, priority: Priority) -> None:
+        """Wait until a text of any length would find room in the queue of a class; for those who would rather wait than hear 429.
+
+        Nothing is reserved. Returns at once when there is no model in service, as `admitted` raises then.
+        """
+        if self._batcher is not None and self.model is not None:
+            await self._batcher.room(self.model.max_length, priority=priority)
 
     async def classify(self, admitted: Admitted) -> Classification:
         """Classify an admitted request's texts, each an entry of its own in the batcher.
@@ -244,7 +257,7 @@ class Service:
         if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
             return encode()
         try:
-            async with asyncio.timeout(admitted.deadline - perf_counter()):
+            async with asyncio.timeout(admitted.deadline - perf_counter() if admitted.deadline < math.inf else None):
                 return await anyio.to_thread.run_sync(encode, limiter=self.tokenizing, abandon_on_cancel=True)
         except TimeoutError as error:
             self._late_in_tokenizing += len(indices)
@@ -256,6 +269,10 @@ class Service:
     def is_leaving(self) -> bool:
         """True while the service goes on although the process was told to stop: clients should connect to another server."""
         return self.readiness.phase is Phase.LEAVING
+
+    async def until_draining(self) -> None:
+        """Wait until no new requests are taken, because the process ends."""
+        await self._draining.wait()
 
     def skip_drain_delay(self) -> None:
         """Do not go on serving before draining, or no longer."""
@@ -270,6 +287,7 @@ class Service:
         """
         await self._leave()
         self.readiness.set_draining()
+        self._draining.set()
         log.info("draining")
         linger = asyncio.create_task(asyncio.sleep(self.settings.drain_linger_ms / 1000))
         try:

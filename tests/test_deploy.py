@@ -239,6 +239,7 @@ async def scrape(folder: Path) -> str:
     async with running(settings) as application:
         for body in ('{"text": "payment failed"}', '{"texts": ["app crashed", "hello"], "priority": "bulk"}', '{"texts": []}'):
             await application.client.post("/classify", content=body)
+        await application.client.post("/classify", content=b'{"text": "a"}', headers={"Content-Type": "application/x-ndjson"})
         for path in ("/health", "/ready", "/metrics", "/confidence", "/nowhere"):
             await application.client.get(path)
         return (await application.client.get("/metrics")).text

@@ -30,7 +30,7 @@ from server.app import create_app, dialect_endpoints
 from server.observe.metrics import ROUTES
 from server.service import Service
 from server.settings import DIALECTS, Settings
-from tests.server.conftest import running, until
+from tests.server.conftest import real_server, running, until, wait_until_ready
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -216,6 +216,19 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
         for path, body, answer in shown:
             response = await (client.post(path, content=body) if body else client.get(path))
             assert like(response.json(), json.loads(answer)), (path, body, response.text)
+
+
+def test_the_stream_that_the_page_shows_is_answered_as_it_shows(tmp_path: Path) -> None:
+    section = page("api.md").partition("\n## A stream of lines\n")[2]
+    body, command, answer = re.findall(
+        r"^\$ cat tickets.ndjson\n(.*?)^\$ (curl .*?)\n(.*?)^```", section, re.MULTILINE | re.DOTALL
+    )[0]
+    (tmp_path / "tickets.ndjson").write_text(body, encoding="utf-8")
+    with real_server(tmp_path) as server:
+        wait_until_ready(server.url)
+        words = [word.replace("localhost:8000", server.url) for word in shlex.split(command)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert like([json.loads(line) for line in done.stdout.splitlines()], [json.loads(line) for line in answer.splitlines()])
 
 
 async def test_every_metric_is_listed_and_no_other_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from models.types import TextClassifier
 from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page
 from server.api.naming import check_model, name_and_version
-from server.api.operation import CLASSIFY_ERRORS, JSON, Operation, TextError
+from server.api.operation import BINARY, CLASSIFY_ERRORS, JSON, Operation, TextError
 from server.api.options import Options
 from server.api.scores import DECIMALS, Function, values
 from server.api.tensors import HEADER, TensorError, join_strings, pack_booleans, pack_floats, split_strings
@@ -43,7 +43,6 @@ NAME: Final = "open-inference"
 PLATFORM: Final = "onnx_onnxv1"
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "schedule_policy", "parameters")
 INPUT: Final = "text"
-BINARY: Final = "application/octet-stream"
 # A class is told with its value, its index and its label.
 _CLASS: Final = "{value:.6f}:{index}:{label}"
 

@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaMode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.operation import JSON, NativeError, Operation
+from server.api.operation import BINARY, JSON, NDJSON, NativeError, Operation
 from server.api.options import PRIORITY_HEADER, TIMEOUT_HEADER
 from server.api.tensors import HEADER
 from server.http.request_id import HEADER as REQUEST_ID_HEADER
@@ -127,7 +127,7 @@ def _described(route: Described, schemas: _Schemas) -> Json:
         "operationId": _identifier(route),
         "summary": "; or ".join(dict.fromkeys(operation.summary for operation in route.operations)),
         "tags": [route.tag],
-        "parameters": _parameters(route.path, classifies="classify" in kinds, is_binary=len(set(media)) > 1),
+        "parameters": _parameters(route.path, classifies="classify" in kinds, is_binary=BINARY in media),
         "responses": {"200": _answer(route, schemas)}
         | {
             str(status): {
@@ -138,25 +138,38 @@ def _described(route: Described, schemas: _Schemas) -> Json:
             for status in sorted(statuses)
         },
     }
-    bodies = [operation.body for operation in route.operations if operation.body is not None]
-    if bodies:
-        examples = {operation.summary: {"value": operation.example} for operation in route.operations if operation.example}
-        content: Json = {JSON: {"schema": schemas.of(bodies, "validation"), "examples": examples}}
-        for other in dict.fromkeys(media):
-            if other != JSON:
-                content[other] = {"schema": {"type": "string", "format": "binary"}}
+    taken = [operation for operation in route.operations if operation.body is not None]
+    if taken:
+        documents = [operation for operation in taken if JSON in operation.media]
+        examples = {operation.summary: {"value": operation.example} for operation in documents if operation.example}
+        content: Json = {JSON: {"schema": schemas.of((one.body for one in documents), "validation"), "examples": examples}}
+        for operation in taken:
+            if NDJSON in operation.media:
+                line = orjson.dumps(operation.example).decode() + "\n"
+                content[NDJSON] = _lines(schemas.of([operation.body], "validation")) | {"example": line}
+        if BINARY in media:
+            content[BINARY] = {"schema": {"type": "string", "format": "binary"}}
         described["requestBody"] = {"required": True, "content": content}
     return described | ({} if first.kind == "classify" else {"x-classifies": False})
 
 
 def _answer(route: Described, schemas: _Schemas) -> Json:
-    answers = [operation.answer for operation in route.operations if operation.answer is not None]
+    documents = [operation for operation in route.operations if NDJSON not in operation.answer_media]
+    answers = [operation.answer for operation in documents if operation.answer is not None]
     content: Json = {}
     for media in route.operations[0].answer_media if answers else ():
         content[media] = {"schema": schemas.of(answers, "serialization") if media == JSON else {"type": "string"}}
+    for operation in route.operations:
+        if NDJSON in operation.answer_media:
+            content[NDJSON] = _lines(schemas.of([operation.answer], "serialization"))
     classifies = route.operations[0].kind == "classify"
     names = (REQUEST_ID_HEADER, "Server-Timing", "X-Truncated") if classifies else (REQUEST_ID_HEADER,)
     return {"description": "The answer", "headers": _headers(*names)} | ({"content": content} if content else {})
+
+
+def _lines(schema: Json) -> Json:
+    """A media type of one JSON document a line, all of one schema, for which OpenAPI 3.1 has no word; 3.2 calls it `itemSchema`."""
+    return {"schema": {"type": "string"}, "x-itemSchema": schema}
 
 
 def _headers(*names: str) -> Json:

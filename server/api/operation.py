@@ -8,6 +8,9 @@ from typing import Any, Final, Literal
 from typing_extensions import TypedDict
 
 JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+# One JSON document a line.
+NDJSON: Final = "application/x-ndjson"
 # What may become of a request to classify, beside its answer; `server.errors` and `docs/api.md` say why.
 CLASSIFY_ERRORS: Final = frozenset({400, 408, 413, 415, 422, 429, 500, 503, 504})
 

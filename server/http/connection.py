@@ -27,3 +27,12 @@ class Connection(Protocol):
 
         Returns False, with nothing written, when it must be sent as messages.
         """
+
+    def expect_stream(self) -> None:
+        """Let the request's body take as long as it will, and be as long: the application bounds it while it reads."""
+
+    def break_off(self) -> None:
+        """End the connection without the end of the answer that has begun, so that its client knows it to be incomplete.
+
+        What was written before is sent first.
+        """

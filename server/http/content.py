@@ -54,6 +54,16 @@ def decode(body: bytes, headers: Headers, limit: int) -> bytes:
     return body.removeprefix(codecs.BOM_UTF8)
 
 
+def check_plain(headers: Headers) -> None:
+    """Raise `RequestError` (415) unless a body, which is not read yet, is said to be in UTF-8 and not compressed."""
+    for name, value in headers.raw:
+        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            message = f"Content-Encoding: {value.decode('latin-1')[:100]} is not supported for a stream of lines; send it as it is"
+            raise RequestError(415, "unsupported_content_encoding", message, {"Accept-Encoding": "identity"})
+        if name == b"content-type" and (found := _CHARSET.search(value.decode("latin-1"))) is not None:
+            _check_charset(found[1])
+
+
 def compress(body: bytes, accepted: str) -> tuple[bytes, str]:
     """(the body, its content coding), compressed if an `Accept-Encoding` header allows gzip or deflate and it is worth it."""
     if len(body) < WORTH_COMPRESSING:

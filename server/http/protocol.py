@@ -8,10 +8,15 @@ Whatever the route and whatever has been answered already, each phase of a conne
 | request line and headers | `HEAD_BYTES` | `KEEP_ALIVE_SECONDS` |
 | body, while the application reads it | `MAX_BODY_BYTES` and `DISCARDED_BYTES` (`server.http.body`) | `BODY_TIMEOUT_MS` |
 | body, after an early answer or on a route that reads none | the same | `BODY_TIMEOUT_MS` and `LINGER_SECONDS` |
+| body that is read line by line (`server.http.lines`), in a line | `MAX_BODY_BYTES` and `DISCARDED_BYTES` | `BODY_TIMEOUT_MS` |
+| the same, between two lines | `MAX_BODY_BYTES` of blank lines | `KEEP_ALIVE_SECONDS` |
 | chunk sizes, chunk extensions and trailers | `HEAD_BYTES` and `FRAMING_RATIO` times the body | as the body |
 | requests sent before the answer to the one before them | `PIPELINED_REQUESTS` | |
 | after a refusal or the last answer, thrown away | `DISCARDED_BYTES` | `LINGER_SECONDS` |
 | reading the answers | | `KEEP_ALIVE_SECONDS`, once 64 KiB wait for it or the connection is to be closed |
+
+A body of lines has no other bound, neither in bytes nor in time. While the application reads no line, its client's time stands
+still.
 
 Bytes are counted by what was read at once, so a bound may be passed by one read (256 KiB).
 """
@@ -134,6 +139,8 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._read_bytes = 0
         self._body_bytes = 0
+        # True while the application bounds the present message's body by itself.
+        self._is_stream = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -190,6 +197,27 @@ class Protocol(HttpToolsProtocol):
         self.on_response_complete()
         return True
 
+    def expect_stream(self) -> None:
+        """Leave the body of the request that is worked on to the application, which bounds it as long as it reads.
+
+        Of what this class bounds in a body, chunk sizes and the like remain.
+        """
+        cycle = self._worked_on
+        assert cycle is not None
+        if cycle.more_body and not cycle.disconnected:  # else what is read now belongs to the next request
+            self._is_stream = True
+            self._forget_body_timer()
+
+    def break_off(self) -> None:
+        """End the connection without the end of the answer that has begun; what was written before is sent first."""
+        cycle = self._worked_on
+        assert cycle is not None
+        if not cycle.response_complete and not cycle.disconnected:
+            cycle.keep_alive, cycle.response_complete = False, True
+            cycle.message_event.set()
+            self._end()
+            self.on_response_complete()
+
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived. A head is held back until it is whole; what cannot be the beginning of one goes to the parser."""
         if self._is_refused:
@@ -237,6 +265,7 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = True
         self._message += 1
         self._head_bytes = self._read_bytes = self._body_bytes = 0
+        self._is_stream = False
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
@@ -288,6 +317,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The parser found the end of a request."""
         self._is_between_messages = True
+        self._is_stream = False
         self._head_bytes = 0
         self._forget_body_timer()
         if not self._is_refused:
@@ -300,7 +330,10 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()  # to throw away what comes
             return
         super().on_response_complete()
-        if self._body_timer is not None and not self._is_idle():
+        if self._is_stream:  # answered before its end, and no longer read
+            self._is_stream = False
+            self._check_body()
+        elif self._body_timer is not None and not self._is_idle():
             self._forget_body_timer()
             self._check_body()
 
@@ -365,7 +398,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(431, "headers_too_large", f"chunk extensions and trailers are over {HEAD_BYTES} bytes")
         elif self.cycle.response_complete and self._body_bytes > self.limits.body_bytes + DISCARDED_BYTES:
             self._close()  # as long as the application reads, it has the bound
-        elif self._body_timer is None:
+        elif self._body_timer is None and not self._is_stream:
             # The application's own time for the body, if it reads one, ends before, and it has the better answer.
             self._body_timer = self.loop.call_later(self.limits.body_seconds + LINGER_SECONDS, self._body_is_late)
 

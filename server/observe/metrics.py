@@ -65,6 +65,20 @@ class Histogram:
         self.total += value
 
 
+@dataclass(slots=True)
+class StreamCounts:
+    """Streams of lines: how many are open, and how many lines were answered or failed."""
+
+    open: int = 0
+    answered: int = 0
+    failed: int = 0
+
+    def count(self, *, failed: bool) -> None:
+        """A line has its answer, or an error in its place."""
+        self.failed += failed
+        self.answered += not failed
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """What is known once the model is in service."""
@@ -101,6 +115,7 @@ class Metrics:
         self.tokenize, self.queue, self.inference = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
         self.pass_seconds, self.pass_texts, self.pass_tokens = Histogram(SECONDS), Histogram(TEXTS), Histogram(TOKENS)
         self.passes = dict.fromkeys(PassEnd, 0)
+        self.streams = StreamCounts()
         self.registry.register(_MetricsCollector(self))
 
     def watch(self, state: Callable[[], ServiceState]) -> None:
@@ -168,6 +183,10 @@ class _MetricsCollector(_Collector):
         yield _histogram("pass_texts", "Texts in a pass that ended", metrics.pass_texts)
         yield _histogram("pass_tokens", "Tokens in a pass that ended", metrics.pass_tokens)
         yield _counters("passes", "Passes by what became of them", "end", metrics.passes)
+        streams = metrics.streams
+        yield _gauge("streams", "Streams of lines that are open", streams.open)
+        lines = {"answered": streams.answered, "failed": streams.failed}
+        yield _counters("stream_lines", "Lines of streams by what became of them", "outcome", lines)
 
 
 class _ServiceCollector(_Collector):

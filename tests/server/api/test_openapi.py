@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,19 @@ CONFIGURATION = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "504"]
 """
+# A body of lines is a string to the contract, and so to schemathesis.
+HOOKS = """
+import json
+import schemathesis
+
+@schemathesis.serializer("application/x-ndjson")
+def to_lines(context, value):
+    return (value if isinstance(value, str) else json.dumps(value)).encode(errors="replace")
+
+@schemathesis.deserializer("application/x-ndjson")
+def from_lines(context, response):
+    return response.content.decode()
+"""
 
 
 @pytest.fixture
@@ -76,9 +90,10 @@ def resolved(document: Json, schema: Json) -> Draft202012Validator:
 
 def conforming(document: Json, operation: Json, response: httpx2.Response) -> None:
     described = operation["responses"][str(response.status_code)]
-    for name in described["headers"]:
-        assert name in response.headers or name in {"X-Truncated", "Retry-After"}
     media = response.headers.get("content-type", "").partition(";")[0]
+    optional = {"X-Truncated", "Retry-After", *(("Server-Timing",) if media == "application/x-ndjson" else ())}
+    for name in described["headers"]:
+        assert name in response.headers or name in optional
     if "content" in described:
         schema = described["content"][media]["schema"]
         if media == "application/json":
@@ -111,6 +126,23 @@ async def test_every_example_works_and_is_answered_as_the_contract_says(client: 
     assert tried >= 12
 
 
+async def test_the_example_of_a_stream_works_and_its_lines_are_as_the_contract_says(client: httpx2.AsyncClient) -> None:
+    document = (await client.get(PATH)).json()
+    operation = document["paths"]["/classify"]["post"]
+    asked, answered = (
+        part["content"]["application/x-ndjson"] for part in (operation["requestBody"], operation["responses"]["200"])
+    )
+    resolved(document, asked["x-itemSchema"]).validate(json.loads(asked["example"]))
+    headers = {"Content-Type": "application/x-ndjson"}
+    response = await client.post("/classify", content=asked["example"] + '{"text": ""}\n', headers=headers)
+    assert response.status_code == 200
+    conforming(document, operation, response)
+    good, bad = map(json.loads, response.text.splitlines())
+    for line in (good, bad):
+        resolved(document, answered["x-itemSchema"]).validate(line)
+    assert (good["prediction"], bad["error"]["code"]) == ("billing", "blank_text")
+
+
 async def test_what_differs_from_the_contract_would_be_noticed(client: httpx2.AsyncClient) -> None:
     document = (await client.get(PATH)).json()
     answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -122,6 +154,7 @@ async def test_what_differs_from_the_contract_would_be_noticed(client: httpx2.As
 
 def test_whatever_a_client_sends_the_contract_is_kept(tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION, encoding="utf-8")
+    (tmp_path / "hooks.py").write_text(HOOKS, encoding="utf-8")
     with real_server(tmp_path, ACCESS_LOG="false") as process:
         wait_until_ready(process.url)
         done = subprocess.run(
@@ -131,6 +164,7 @@ def test_whatever_a_client_sends_the_contract_is_kept(tmp_path: Path) -> None:
                 *("--mode", "all", "--seed", "1", "--suppress-health-check", "all"),
             ],
             cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
             capture_output=True,
             text=True,
             timeout=60 + EXAMPLES * 2,

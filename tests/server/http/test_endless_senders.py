@@ -36,6 +36,8 @@ ANSWERED = b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"t
 ONE_CHUNK = b"1\r\n{\r\n"
 HEAD = HEAD_BYTES, KEEP_ALIVE_SECONDS + LINGER_SECONDS
 BODY = BODY_BYTES + DISCARDED_BYTES, BODY_SECONDS + 2 * LINGER_SECONDS
+# Between two lines of a stream, there is as much time as between two requests.
+BLANK = BODY_BYTES + DISCARDED_BYTES, KEEP_ALIVE_SECONDS + 2 * LINGER_SECONDS
 REFUSED = DISCARDED_BYTES, LINGER_SECONDS
 
 
@@ -49,6 +51,7 @@ class Phase:
     granted: tuple[int, float]
 
 
+LINES = b"POST /classify HTTP/1.1\r\nContent-Type: application/x-ndjson\r\n" + HOST
 LINE = b"a" * 4_000 + b"\r\n"
 PHASES = [
     Phase("nothing", b"", b"", HEAD),
@@ -73,6 +76,13 @@ PHASES = [
     Phase("chunk extension of a route that is not there", NOPE + CHUNKED + b"1;x=", b"a" * 4_000, (HEAD_BYTES, BODY[1])),
     Phase("trailers of /classify", POST + CHUNKED + ONE_CHUNK + b"0\r\n", b"X: " + LINE, (HEAD_BYTES, BODY[1])),
     Phase("trailers of a route that is not there", NOPE + CHUNKED + ONE_CHUNK + b"0\r\n", b"X: " + LINE, (HEAD_BYTES, BODY[1])),
+    Phase("line of a stream, by length", LINES + LENGTH, b"a" * 4_000, BODY),
+    Phase("line of a stream, in chunks", LINES + CHUNKED, b"fa0\r\n" + b"a" * 4_000 + b"\r\n", BODY),
+    Phase("blank lines of a stream", LINES + LENGTH, b" \n" * 2_000, BLANK),
+    Phase("line of a stream after an answer", LINES + LENGTH + b'{"text": "a"}\n', b"a" * 4_000, BODY),
+    Phase("chunk extension in a stream", LINES + CHUNKED + b"1;x=", b"a" * 4_000, (HEAD_BYTES, BLANK[1])),
+    Phase("trailers of a stream", LINES + CHUNKED + ONE_CHUNK + b"0\r\n", b"X: " + LINE, (HEAD_BYTES, BLANK[1])),
+    Phase("nothing between the lines of a stream", LINES + LENGTH, b"", BLANK),
     Phase("what is not HTTP", b"nonsense\r\n\r\n", b"a" * 4_000, REFUSED),
     Phase("after a refusal", b"GET / HTTP/1.1\r\n\r\n", b"a" * 4_000, REFUSED),
 ]
