@@ -157,12 +157,9 @@ class Workers(Generic[T, R]):
         loop = asyncio.get_running_loop()
         try:
             work = self._process([entry.item for entry in run.entries])
-            if isinstance(work, asyncio.Future):
-                run.work = work
-            elif asyncio.iscoroutine(work):
-                run.work = loop.create_task(work, name="batching.pass")
-            else:
-                run.work = asyncio.ensure_future(work)
+            if not isinstance(work, asyncio.Future):  # asking what else it may be takes longer, for each pass
+                work = loop.create_task(work, name="batching.pass") if asyncio.iscoroutine(work) else asyncio.ensure_future(work)
+            run.work = work
         except BaseException as error:  # noqa: BLE001 - what is raised at once is as if it were raised when awaited
             run.work = loop.create_future()
             # A future refuses StopIteration; a coroutine cannot raise it either.
