@@ -18,7 +18,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -218,17 +218,18 @@ class _Run:
         """Start every line; raises what keeps it from going on."""
         settings = self._service.settings
         limits = LineLimits(settings.max_body_bytes, settings.body_timeout_ms / 1000, settings.keep_alive_seconds)
-        async for line in read_lines(self._request, limits):
-            arrived = perf_counter()
-            await self._service.room(self._priority)
-            started = self._start(line, arrived)
-            self._lines.append(started)
-            self._in_flight += 1
-            self._bytes += started.size
-            self._has_line.set()
-            while self._in_flight >= LINES_IN_FLIGHT or self._bytes >= self._most_bytes:
-                self._has_room.clear()
-                await self._has_room.wait()
+        async with aclosing(read_lines(self._request, limits)) as lines:
+            async for line in lines:
+                arrived = perf_counter()
+                await self._service.room(self._priority)
+                started = self._start(line, arrived)
+                self._lines.append(started)
+                self._in_flight += 1
+                self._bytes += started.size
+                self._has_line.set()
+                while self._in_flight >= LINES_IN_FLIGHT or self._bytes >= self._most_bytes:
+                    self._has_room.clear()
+                    await self._has_room.wait()
 
     def _start(self, line: Line, arrived: float) -> _InFlight:
         """The line in flight, with a place in the queue. Raises one of `_ENDINGS`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -37,7 +37,7 @@ class Line:
     content: bytes | None
 
 
-async def read_lines(request: Request, limits: LineLimits) -> AsyncIterator[Line]:
+async def read_lines(request: Request, limits: LineLimits) -> AsyncGenerator[Line]:
     """The lines of a body, in order. Blank ones are counted, and passed over.
 
     The body is read as fast as lines are asked for, and no time is counted while none is. A line that is too long is read and
