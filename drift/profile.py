@@ -26,6 +26,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -97,7 +98,7 @@ class Profile:
         owner = np.repeat(np.arange(len(lengths)), lengths)
         pairs, pair_owner = hashed_pairs(flat, owner)
         unknown = ~(self.known[pairs >> 3] >> (pairs & 7).astype(np.uint8) & 1).astype(bool)
-        own = ~np.isin(flat, self.specials)
+        own = self._is_own[flat]
         flat, owner = flat[own], owner[own]
         bits = self.rarity[flat] / RARITY_STEPS
         pieces = np.bincount(owner, minlength=len(lengths)).astype(np.float64)
@@ -121,9 +122,19 @@ class Profile:
         if first.ndim != 2 or first.shape[1] != len(self.center):
             raise ProfileError(f"first-token vectors of shape {first.shape} do not fit to {len(self.center)} dimensions")
         # In double precision, so that a text's bin does not depend on its batch-mates.
-        centered = first.astype(np.float64) - self.center.astype(np.float64)
-        inside = centered @ self.components.astype(np.float64).T
+        center, components = self._basis
+        centered = first.astype(np.float64) - center
+        inside = centered @ components.T
         return np.asarray(np.sqrt(np.maximum((centered**2).sum(axis=1) - (inside**2).sum(axis=1), 0)))
+
+    @cached_property
+    def _is_own(self) -> npt.NDArray[np.bool_]:
+        """Of each id, whether it is part of a text."""
+        return ~np.isin(np.arange(len(self.rarity)), self.specials)
+
+    @cached_property
+    def _basis(self) -> tuple[Array, Array]:
+        return self.center.astype(np.float64), self.components.astype(np.float64)
 
     def tail_rank(self, name: str, values: Array) -> Array:
         """The share of held-out texts whose score is at least as high, never 0."""

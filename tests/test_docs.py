@@ -187,6 +187,13 @@ def test_the_batcher_s_example_is_ten_lines_and_prints_what_its_page_says() -> N
     assert f"It prints `{done.stdout.strip()}`." in page("batching.md")
 
 
+def test_the_example_of_drift_detection_is_ten_lines_and_prints_what_its_page_says() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", page("drift.md"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 10
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert f"It prints `{done.stdout.strip()}`." in page("drift.md")
+
+
 NEW = {"request_id", "id", "created"}
 
 
