@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -86,3 +88,76 @@ def test_a_layout_comes_back_from_its_file_and_is_known_by_all_that_decides_its_
     assert again.fingerprint == LAYOUT.fingerprint
     assert Layout([LABEL, LENGTH]).fingerprint != Layout([LENGTH, LABEL]).fingerprint
     assert Layout([Channel("length", "input", edges=(2.0, 5.0, 9.5))]).fingerprint != Layout([LENGTH]).fingerprint
+
+
+WIDE = Layout([LENGTH, *(Channel(f"of {number}", "input", edges=(1.0,)) for number in range(70)), LABEL, Channel(
+    "many", "output", categories=tuple(map(str, range(5000)))), ERROR])  # fmt: skip
+
+
+def row_of_wide(some: dict[int, int]) -> list[int]:
+    row = [-1] * len(WIDE.channels)
+    for number, drawn in some.items():
+        row[number] = drawn % WIDE.channels[number].bins
+    return row
+
+
+rows_of_wide = st.lists(st.dictionaries(st.integers(0, 73), st.integers(0, 4999)).map(row_of_wide), max_size=4)
+
+
+@given(rows_of_wide)
+def test_bins_come_back_from_their_code_which_is_short_plain_and_one_to_one(rows: list[list[int]]) -> None:
+    codes = WIDE.encode(np.array(rows, dtype=np.int64).reshape(-1, len(WIDE.channels)))
+    assert WIDE.decode(codes).tolist() == rows
+    assert all(re.fullmatch(r"[A-Za-z0-9_.~-]*", code) for code in codes)
+    assert len(set(codes)) == len({tuple(row) for row in rows})
+
+
+@given(texts)
+def test_counting_bins_is_counting_values(found: list[tuple[float, int]]) -> None:
+    values = {"length": np.array([length for length, _ in found]), "label": np.array([label for _, label in found])}
+    bins = LAYOUT.bins(values)
+    assert bins.shape == (len(found), 4)
+    assert (bins[:, 2:] == -1).all()
+    assert LAYOUT.count_bins(bins).tolist() == LAYOUT.count(values).tolist()
+    assert LAYOUT.count_bins(LAYOUT.decode(LAYOUT.encode(bins))).tolist() == LAYOUT.count(values).tolist()
+
+
+def test_a_code_is_one_letter_a_channel_and_short_where_there_are_no_bins() -> None:
+    assert LAYOUT.encode([[0, 1, -1, -1], [-1, -1, 1, 0], [-1, -1, -1, 1]]) == [
+        LAYOUT.fingerprint[:4] + rest for rest in ("AB", "..BA", "~DB")
+    ]  # fmt: skip
+    nothing = [-1] * len(WIDE.channels)
+    assert WIDE.encode([[3, *nothing[1:-1], 0]]) == [WIDE.fingerprint[:4] + "D~_~L" + "A"]
+    assert Layout([]).decode(Layout([]).encode(np.zeros((2, 0)))).shape == (2, 0)
+
+
+@given(st.text(max_size=12) | st.text("ABCD~._", max_size=8))
+def test_what_is_no_code_of_the_layout_is_refused_and_what_is_accepted_has_possible_bins(rest: str) -> None:
+    with contextlib.suppress(ValueError):
+        bins = LAYOUT.decode([LAYOUT.fingerprint[:4] + rest])
+        assert LAYOUT.decode(LAYOUT.encode(bins)).tolist() == bins.tolist()
+
+
+@pytest.mark.parametrize("rest", ["E", "AAC", "AAAAA", "A A", "ä", "~", "~A", "~F", "AA~D", "A\nAA"])
+def test_codes_that_do_not_fit_are_refused(rest: str) -> None:
+    with pytest.raises(ValueError, match="layout"):
+        LAYOUT.decode([LAYOUT.encode([[0, 0, 0, 0]])[0], LAYOUT.fingerprint[:4] + rest])
+
+
+def test_half_a_bin_is_refused() -> None:
+    code = WIDE.encode([[-1] * 72 + [4999, -1]])[0]
+    assert WIDE.decode([code])[0, -2] == 4999
+    with pytest.raises(ValueError, match="bins that the layout has not"):
+        WIDE.decode([code[:-1] + "."])
+
+
+def test_codes_and_bins_of_another_layout_are_refused() -> None:
+    code = LAYOUT.encode([[0, 0, 0, 0]])[0]
+    with pytest.raises(ValueError, match="not of this layout"):
+        Layout([LENGTH, LABEL, ERROR]).decode([code])
+    with pytest.raises(ValueError, match="do not fit to 4 channels"):
+        LAYOUT.count_bins([[0, 0, 0]])
+    with pytest.raises(ValueError, match="not so many bins"):
+        LAYOUT.encode([[4, 0, 0, 0]])
+    with pytest.raises(ValueError, match="different numbers of texts"):
+        LAYOUT.bins({"length": [1.0], "label": [1, 2]})
