@@ -10,6 +10,7 @@ from drift.monitor import Monitor, Promise, Shift, State, Verdict
 from drift.outcome import Estimate, class_mix, corrected_share, estimated_accuracy, outcome_values, weighted_share
 from drift.profile import Observations, Profile, ProfileError
 from drift.scripts import foreign_share
+from drift.timeline import Timeline, block_of
 from drift.words import Word, changed_words, count_words
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "Promise",
     "Shift",
     "State",
+    "Timeline",
     "Verdict",
     "Word",
+    "block_of",
     "changed_words",
     "class_mix",
     "corrected_share",
