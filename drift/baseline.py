@@ -61,7 +61,7 @@ class Baseline:
     @property
     def texts(self) -> int:
         """How many texts were counted, by the channel that counted most."""
-        return max((int(self.counts[:, self.layout.place(channel.name)].sum()) for channel in self.layout.channels), default=0)
+        return self.layout.texts(self.counts.sum(axis=0))
 
     def __add__(self, other: Baseline) -> Baseline:
         """Both together. Raises `BaselineError` if they count other things."""

@@ -37,7 +37,6 @@ _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _LETTERS: Final = np.frombuffer(_ALPHABET.encode(), np.uint8)
 _VALUES: Final = np.full(128, -2)
 _VALUES[_LETTERS] = [*range(64), -1]
-_MARK: Final = 4  # letters of the fingerprint
 _GAPS: Final = re.compile(r"\.{3,63}")
 _SHORT_GAPS: Final = re.compile(r"~([D-Za-z0-9_-])")
 
@@ -117,6 +116,7 @@ class Layout:
             raise ValueError("two channels have the same name")
         content = json.dumps([asdict(channel) for channel in self.channels], sort_keys=True)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.mark = self.fingerprint[:4]  # what codes begin with
         self._limits = np.array([channel.bins for channel in self.channels], dtype=np.int64)
         self._starts = np.array(ends, dtype=np.int64) - self._limits
         # Of each letter of an encoded text: its channel, and by how many bits it is shifted.
@@ -141,6 +141,10 @@ class Layout:
             counts[self._places[name]] = np.bincount(bins[bins >= 0], minlength=by_name[name].bins)
         return counts
 
+    def texts(self, counts: Counts) -> int:
+        """How many texts the counts, shape [width], are of: by the channel that counted most."""
+        return int(np.add.reduceat(counts, self._starts).max()) if self.channels else 0
+
     def bins(self, values: Mapping[str, npt.ArrayLike]) -> Bins:
         """The bins of each text, shape [texts, channels], -1 for none: from what `count` takes, one value a text in each channel.
 
@@ -164,20 +168,19 @@ class Layout:
         """A short string of each text's bins, shape [texts, channels]: see above. Raises `ValueError` for impossible bins."""
         found = self._checked(bins)[:, self._owners]
         letters = _LETTERS[np.where(found < 0, -1, (found >> self._shifts) & 63)]
-        mark = self.fingerprint[:_MARK]
-        return [mark + _GAPS.sub(_shortened, row.tobytes().decode().rstrip(".")) for row in letters]
+        return [self.mark + _GAPS.sub(_shortened, row.tobytes().decode().rstrip(".")) for row in letters]
 
     def decode(self, codes: Sequence[str]) -> Bins:
         """The bins of each text, shape [texts, channels], from what `encode` made of them.
 
         Raises `ValueError` for the code of another layout, or for none at all.
         """
-        mark, length = self.fingerprint[:_MARK], len(self._owners)
+        length = len(self._owners)
         rows = bytearray()
         for code in codes:
-            if not code.startswith(mark):
-                raise ValueError(f"{code[:80]!r} is not of this layout, whose codes begin with {mark}")
-            row = _SHORT_GAPS.sub(_lengthened, code[_MARK:]).ljust(length, ".")
+            if not code.startswith(self.mark):
+                raise ValueError(f"{code[:80]!r} is not of this layout, whose codes begin with {self.mark}")
+            row = _SHORT_GAPS.sub(_lengthened, code[len(self.mark) :]).ljust(length, ".")
             if len(row) != length or not row.isascii():
                 raise ValueError(f"{code[:80]!r} does not fit to the {len(self.channels)} channels of the layout")
             rows += row.encode()

@@ -11,7 +11,7 @@ text is Wald's likelihood ratio of the two,
 which averages at most 1 as long as the share is at most u. A block's evidence is the product over its texts, capped; past evidence
 is carried on (Shiryaev and Roberts):
 
-    log E = min(sum over the bins of counts * log gain, cap)          log M <- log E + log(1 + M)
+    log E = min(sum over the bins of counts * log gain, cap)          log M <- log E + log(1 + M), where E is not 1
 
 The level's evidence is the mean of M over its experts, channels having equal weight. It alarms when that reaches A, the number of
 blocks in the time promised.
@@ -19,7 +19,9 @@ blocks in the time promised.
 1. E averages at most 1 given the past, for every stream in the null region: it is a product of gains that average at most 1 given
    the texts before, and a cap only takes away. How many texts a block has may depend on anything but the texts to come.
 2. Hence M minus the number of blocks is a supermartingale, and so is the mean over experts; the mean time to a false alarm is A
-   blocks at least (Shin, Ramdas and Rinaldo, 2024), at any traffic, however often one looks. Texts need not be independent.
+   blocks at least (Shin, Ramdas and Rinaldo, 2024), at any traffic, however often one looks. Texts need not be independent. This
+   holds all the more as M stays as it is where E is 1, so that time alone, without a text, is no evidence: over the other blocks
+   E averages at most 1 - P(E = 1), hence M rises by 1 - P(E = 1) at most.
 3. The evidence of a block depends on its counts alone: neither the order of its texts nor how they were spread over replicas
    matters.
 4. The cap is a third of what one expert needs for an alarm alone, so that an alarm takes three blocks at least, whatever one sender
@@ -98,7 +100,7 @@ class Experts:
 
 def advance(log_m: Array, log_e: Array) -> Array:
     """One block further: log M from the last log M and the block's log E."""
-    return np.asarray(log_e + np.logaddexp(0.0, log_m))
+    return np.where(log_e == 0, log_m, log_e + np.logaddexp(0.0, log_m))
 
 
 class Detector:

@@ -254,6 +254,11 @@ class Monitor:
         learning = {level: Verdict(level, State.LEARNING, 0.0) for level in LEVELS}
         return learning | {level: mine.verdict() for level, mine in self._levels.items()}
 
+    def standing(self) -> dict[LevelName, tuple[State, float]]:
+        """Each level's state and evidence at present: what verdicts say, without the reasons, which take longer to find."""
+        learning = dict.fromkeys(LEVELS, (State.LEARNING, 0.0))
+        return learning | {level: (mine.state, mine.evidence()) for level, mine in self._levels.items()}
+
     def save(self) -> dict[str, Any]:
         """All state as plain values, for a file."""
         return {

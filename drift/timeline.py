@@ -30,12 +30,12 @@ def block_of(time: float, seconds: float) -> int:
 
 
 class Timeline:
-    """Gives a monitor its blocks; `closed` is called with the number of each, after the monitor has taken it in.
+    """Gives a monitor its blocks; `closed` is called with the number of each and its counts, after the monitor has taken it in.
 
     The first block is that of the first text. The length of a block is that of the monitor's promise.
     """
 
-    def __init__(self, monitor: Monitor, closed: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, monitor: Monitor, closed: Callable[[int, Counts], None] = lambda *_: None) -> None:
         self.monitor = monitor
         self.seconds = monitor.promise.block_seconds
         self._closed = closed
@@ -67,9 +67,10 @@ class Timeline:
 
     def _close_one(self) -> None:
         assert self.open is not None
-        self.monitor.advance(self.counts, self.stratum(self.open))
-        number, self.open, self.counts = self.open, self.open + 1, self._nothing()
-        self._closed(number)
+        number, counts = self.open, self.counts
+        self.monitor.advance(counts, self.stratum(number))
+        self.open, self.counts = number + 1, self._nothing()
+        self._closed(number, counts)
 
     def _begin(self, number: int) -> None:
         if self.open is not None and self.counts.any():

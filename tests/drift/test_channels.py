@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import re
 
@@ -119,6 +120,9 @@ def test_counting_bins_is_counting_values(found: list[tuple[float, int]]) -> Non
     assert bins.shape == (len(found), 4)
     assert (bins[:, 2:] == -1).all()
     assert LAYOUT.count_bins(bins).tolist() == LAYOUT.count(values).tolist()
+    assert LAYOUT.texts(LAYOUT.count_bins(bins)) == max(
+        sum(not math.isnan(length) for length, _ in found), sum(k >= 0 for _, k in found)
+    )
     assert LAYOUT.count_bins(LAYOUT.decode(LAYOUT.encode(bins))).tolist() == LAYOUT.count(values).tolist()
 
 

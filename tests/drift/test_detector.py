@@ -81,6 +81,26 @@ def test_after_so_many_blocks_the_mean_of_m_is_at_most_so_many() -> None:
         assert mean <= 3 + 1e-9
 
 
+def test_time_alone_is_no_evidence_and_blocks_without_a_text_keep_the_expectation() -> None:
+    experts, nothing = Experts.of(NORMAL, "input"), 0
+    outcomes = [*np.eye(LAYOUT.width, dtype=np.int64), np.zeros(LAYOUT.width, dtype=np.int64)]
+    for expert in range(0, len(experts.log_weights), 3):
+        # Of the blocks, 2 in 5 have no text.
+        chances = np.append(worst(experts, expert, 0, 1.0, np.ones(LAYOUT.width)) * 0.6, 0.4)
+        mean = 0.0
+        for block in product(np.flatnonzero(chances).tolist(), repeat=3):
+            log_m = np.full(len(experts.log_weights), -np.inf)
+            for place in block:
+                log_m = advance(log_m, experts.evidence(outcomes[place], 0, 5.0))
+            mean += np.prod(chances[list(block)]) * np.exp(log_m[expert])
+            nothing += np.isneginf(log_m[expert])
+        assert mean <= 3 * 0.6 + 1e-9
+    assert nothing
+    detector = Detector(NORMAL, "input", blocks=1000)
+    for _ in range(2000):
+        assert detector.advance(np.zeros(LAYOUT.width, dtype=np.int64)) == -np.inf
+
+
 def test_the_mean_time_to_a_false_alarm_is_at_least_the_promise_at_the_edge_of_the_null_region() -> None:
     promised, runs = 60.0, []
     rng = np.random.default_rng(0)

@@ -49,6 +49,7 @@ def test_normal_texts_are_ok_and_a_shift_is_drift_of_its_level_alone() -> None:
     assert states(monitor) == [State.OK] * 3
     assert monitor.verdicts()["input"].shift is None
     feed(monitor, 20, LONG)
+    assert monitor.standing() == {level: (verdict.state, verdict.evidence) for level, verdict in monitor.verdicts().items()}
     verdict = monitor.verdicts()["input"]
     assert states(monitor) == [State.DRIFT, State.OK, State.OK]
     assert (verdict.channel, verdict.where) == ("length", "length at least 5")

@@ -46,8 +46,8 @@ def test_a_block_is_a_minute_of_all_clocks_and_its_stratum_the_hour() -> None:
 
 
 def test_the_monitor_gets_each_block_once_in_order_also_the_empty_ones_and_none_before_the_first_text() -> None:
-    recorded, closed = Recorded(24), list[int]()
-    timeline = Timeline(recorded, closed.append)
+    recorded, closed = Recorded(24), list[tuple[int, int]]()
+    timeline = Timeline(recorded, lambda number, counts: closed.append((number - FIRST, int(counts.sum()))))
     timeline.close(FIRST)
     timeline.add(FIRST + 58, texts(1))
     timeline.add(FIRST + 58, texts(3, 9))
@@ -56,7 +56,7 @@ def test_the_monitor_gets_each_block_once_in_order_also_the_empty_ones_and_none_
     assert recorded.given == [(0, [1, 1, 1]), (0, [0, 0, 0]), (1, [0, 0, 0])]
     timeline.close(FIRST + 62)
     assert recorded.given[3:] == [(1, [0, 1, 0])]
-    assert closed == [FIRST + 58, FIRST + 59, FIRST + 60, FIRST + 61]
+    assert closed == [(58, 3), (59, 0), (60, 0), (61, 1)]
     assert [timeline.time(block) for block in (0, 3)] == [MIDNIGHT + 58 * 60, MIDNIGHT + 61 * 60]
 
 
