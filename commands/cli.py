@@ -11,6 +11,7 @@ from commands.build import build
 from commands.capacity import capacity
 from commands.classify import classify
 from commands.compare import compare
+from commands.drift.cli import app as drift
 from commands.ladder import ladder
 from commands.lengths import lengths
 from commands.serve import serve
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 for command in (serve, classify, train, build, verify, tune, lengths, compare, capacity, ladder):
     app.command()(command)
+app.add_typer(drift, name="drift")
 
 
 def _show_version(is_asked: bool) -> None:

@@ -101,9 +101,12 @@ def command_lines() -> list[tuple[str, str]]:
 def test_every_command_line_in_a_code_block_is_one_that_the_command_accepts(name: str, line: str) -> None:
     words = shlex.split(line.rpartition(" | ")[2].partition(" > ")[0], comments=True)
     assert "supportbot" in words, name
-    subcommand, *arguments = words[words.index("supportbot") + 1 :]
-    group: Any = typer.main.get_command(app)
-    group.commands[subcommand].make_context(subcommand, arguments)
+    arguments, command = words[words.index("supportbot") + 1 :], typer.main.get_command(app)
+    subcommand = "supportbot"
+    while hasattr(command, "commands"):
+        subcommand, *arguments = arguments
+        command = command.commands[subcommand]
+    command.make_context(subcommand, arguments)
 
 
 def test_every_command_and_its_page() -> None:

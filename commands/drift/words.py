@@ -1,0 +1,33 @@
+"""Verdicts in words, for the console and for the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from commands.drift.history import Change
+from drift import State, Timeline, Verdict
+
+
+def moment(time: float) -> str:
+    """To the minute, in UTC."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def share(value: float) -> str:
+    """As per cent."""
+    return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}"
+
+
+def cells(timeline: Timeline, verdict: Verdict) -> tuple[str, str, str, str, str]:
+    """A verdict's state, evidence, beginning, place and amount; empty where there is nothing to say."""
+    since = "" if verdict.since is None else moment(timeline.time(verdict.since))
+    shift = verdict.shift
+    moved = "" if shift is None else f"{share(shift.share)}, between {share(shift.low)} and {share(shift.high)}"
+    evidence = "" if verdict.state is State.LEARNING else f"{verdict.evidence:.0%}"
+    return str(verdict.state), evidence, since, verdict.where or "", moved
+
+
+def change_cells(change: Change) -> tuple[str, str, str, str]:
+    """A change's time, level, states and place."""
+    verdict = change.verdict
+    return moment(change.time), verdict.level, f"{change.before} to {verdict.state}", verdict.where or ""
