@@ -35,6 +35,7 @@ from drift.words import changed_words, count_words
 YEAR: Final = 525_600.0  # blocks of a minute
 WEEK: Final = 7 * 1440  # minutes
 BLOCK: Final = 16
+HOT: Final = 20  # texts that are sent again and again
 BASELINES: Final = 8
 REFERENCE: Final = 20_000
 SPECIALS: Final = (101, 102)
@@ -273,72 +274,99 @@ def tell_outcome(world: World) -> None:
             say(f"error from {1 - right.mean():.3f} to {error:.2f}, {reference:,} labelled before: {found} labels")
 
 
-def weeks(world: World, number: int = 200, a_minute: float = 3.0) -> None:
-    """Weeks in which nothing changes but the hour: sources swing by 80 % over the day, with one hour of ten times the traffic, a
-    hot set of texts, a storm of one text (which counts once a minute) and 2,000 texts of one source within one minute.
+class Senders:
+    """Who sends what in a week: sources swing by 80 % over the day, and a tenth of the texts are copies from a hot set of 20.
 
-    The baseline is one such week without the hour, the storm and the burst. A second run mixes live chat in from Wednesday on.
+    A copy counts once in `remembered` minutes; what is not counted has no bins.
     """
-    sources = np.array(world.texts["normal"].sources)
-    names = sorted(set(sources.tolist()))
-    groups = [np.flatnonzero(sources == name) for name in names]
-    base = np.array([len(group) for group in groups]) / len(sources)
-    phases = 2 * np.pi * np.arange(len(names)) / len(names)
-    other = world.places["live chat"]
-    places = np.concatenate([world.places["normal"], other])
 
-    def chosen(rng: np.random.Generator, minute: int, streams: int, texts: int, share: float) -> Indices:
-        hour = minute / 60 % 24
-        weights = base * (1 + 0.8 * np.sin(2 * np.pi * hour / 24 + phases))
-        kinds = rng.choice(len(names), p=weights / weights.sum(), size=(streams, texts))
-        picks = np.empty((streams, texts), dtype=np.int64)
-        for kind, group in enumerate(groups):
+    def __init__(self, world: World, streams: int, remembered: int, a_minute: float = 3.0) -> None:
+        sources = np.array(world.texts["normal"].sources)
+        names = sorted(set(sources.tolist()))
+        self._groups = [np.flatnonzero(sources == name) for name in names]
+        self._usual = np.array([len(group) for group in self._groups]) / len(sources)
+        self._phases = 2 * np.pi * np.arange(len(names)) / len(names)
+        self._other = len(world.places["live chat"])
+        nothing = np.full((1, world.places["normal"].shape[1]), world.width)
+        self.places = np.concatenate([world.places["normal"], world.places["live chat"], nothing])
+        self._normal = len(world.normal)
+        self._streams, self._remembered, self._a_minute = streams, remembered, a_minute
+        self._seen = np.zeros((streams, HOT), dtype=bool)
+
+    def rate(self, minute: int) -> int:
+        """Texts in this minute: more by day."""
+        return max(1, round(self._a_minute * (1 + 0.7 * math.sin(2 * math.pi * (minute / 1440 - 0.3)))))
+
+    def send(self, rng: np.random.Generator, minute: int, texts: int, share: float = 0.0, *, storm: bool = False) -> Indices:
+        """Texts of a minute, [streams, texts], with this share of live chat; in a storm, one text comes again and again."""
+        weights = self._usual * (1 + 0.8 * np.sin(2 * np.pi * (minute / 1440) + self._phases))
+        shape = self._streams, texts
+        kinds = rng.choice(len(weights), p=weights / weights.sum(), size=shape)
+        picks = np.empty(shape, dtype=np.int64)
+        for kind, group in enumerate(self._groups):
             picks[kinds == kind] = group[rng.integers(len(group), size=int((kinds == kind).sum()))]
-        hot = rng.random((streams, texts)) < 0.1
-        picks[hot] = (rng.zipf(1.5, size=int(hot.sum())) - 1) % 20
-        strange = rng.random((streams, texts)) < share
-        picks[strange] = len(world.normal) + rng.integers(len(other), size=int(strange.sum()))
+        copies = np.where(rng.random(shape) < 0.1, (rng.zipf(1.5, size=shape) - 1) % HOT, -1)
+        if storm:
+            copies[:, 0] = 7
+        strange = rng.random(shape) < share
+        picks[strange] = self._normal + rng.integers(self._other, size=int(strange.sum()))
+        if minute % self._remembered == 0:
+            self._seen[:] = False
+        for column in range(texts):
+            rows = np.flatnonzero((copies[:, column] >= 0) & ~strange[:, column])
+            copy = copies[rows, column]
+            picks[rows, column] = np.where(self._seen[rows, copy], len(self.places) - 1, copy)
+            self._seen[rows, copy] = True
         return picks
 
-    def rate(minute: int) -> int:
-        return max(1, round(a_minute * (1 + 0.7 * math.sin(2 * math.pi * (minute / 1440 - 0.3)))))
 
-    def baseline(seed: int, strata: int) -> Baseline:
-        rng = np.random.default_rng(seed)
+def weeks(world: World, number: int = 200) -> None:
+    """Weeks in which nothing changes but the hour, with one hour of ten times the traffic, a storm of one text, 2,000 texts of one
+    source within one minute, and ten minutes without a server, which goes on from its state. All texts have feedback.
+
+    The baseline is one such week without the hour, the storm and the burst. Further runs mix live chat in from Wednesday on, do
+    without strata, and count copies once a minute instead of once an hour.
+    """
+
+    def baseline(seed: int, strata: int, remembered: int) -> Baseline:
+        rng, senders = np.random.default_rng(seed), Senders(world, 1, remembered)
         counts = np.zeros((strata, world.width), dtype=np.int64)
         for minute in range(WEEK):
-            counts[minute // 60 % 24 * strata // 24] += world.count(places, chosen(rng, minute, 1, rate(minute), 0.0))[0]
+            picks = senders.send(rng, minute, senders.rate(minute))
+            counts[minute // 60 % 24 * strata // 24] += world.count(senders.places, picks)[0]
         return Baseline(world.profile.layout, counts)
 
-    for strata in (24, 1):
-        baselines = [baseline(seed, strata) for seed in range(BASELINES)]
-        for share, streams in ((0.0, number if strata > 1 else 40), (0.25, 40), (0.10, 40)):
+    for strata, remembered, runs in (
+        (24, 60, ((0.0, number), (0.25, 40), (0.10, 40))), (1, 60, ((0.0, 40), (0.25, 40))), (24, 1, ((0.0, 40),)),
+    ):  # fmt: skip
+        baselines = [baseline(seed, strata, remembered) for seed in range(BASELINES)]
+        for share, streams in runs:
             alarms: list[float] = []
             for seed, each in enumerate(baselines):
-                rng = np.random.default_rng(100 + seed)
-                alarms += one_week(world, each, places, chosen, rate, rng, streams // BASELINES, share)
-            found = Delays(np.array(alarms), round(5 * 1440 * a_minute))
+                senders = Senders(world, streams // BASELINES, remembered)
+                alarms += one_week(world, each, senders, np.random.default_rng(100 + seed), streams // BASELINES, share)
+            found = Delays(np.array(alarms), WEEK)
             text = f"{np.isfinite(found.texts).sum()} of {len(alarms)} weeks with an alarm"
             text += f", after {found} texts" if share else ""
-            say(f"weeks with a daily rhythm, {strata} strata, live chat {share:.0%}: {text}")
+            say(f"weeks, {strata} strata, copies once in {remembered} minutes, live chat {share:.0%}: {text}")
 
 
 def one_week(
-    world: World, baseline: Baseline, places: Indices, chosen: Callable[..., Indices], rate: Callable[[int], int],
-    rng: np.random.Generator, streams: int, share: float,
-) -> list[float]:  # fmt: skip
-    """The first alarm of the input or output level of each stream, in texts since the change (or the start)."""
-    detectors = [Detector(baseline, level, blocks=YEAR) for level in ("input", "output")]
+    world: World, baseline: Baseline, senders: Senders, rng: np.random.Generator, streams: int, share: float
+) -> list[float]:
+    """The first alarm of any level of each stream, in texts since the change (or the start)."""
+    detectors = [Detector(baseline, level, blocks=YEAR, tolerance=TOLERANCE.get(level, 0.0)) for level in LEVELS]
     log_ms = [np.full((streams, len(detector.ceilings)), -np.inf) for detector in detectors]
     first, texts, change = np.full(streams, np.inf), 0, 2 * 1440 if share else 0
     for minute in range(WEEK):
-        number = rate(minute) * (10 if 5 * 1440 < minute < 5 * 1440 + 60 else 1)
-        picks = chosen(rng, minute, streams, number, share if minute >= change else 0.0)
-        if 4 * 1440 < minute < 4 * 1440 + 30:
-            picks[:, 0] = 7  # the storm
-        counts = world.count(places, picks)
+        number = senders.rate(minute) * (10 if 5 * 1440 < minute < 5 * 1440 + 60 else 1)
+        storm = 4 * 1440 < minute < 4 * 1440 + 30
+        picks = senders.send(rng, minute, number, share if minute >= change else 0.0, storm=storm)
+        counts = world.count(senders.places, picks)
         if minute == 3 * 1440:
-            counts = counts + world.count(places, rng.integers(300, size=(streams, 2000)))
+            counts = counts + world.count(senders.places, rng.integers(300, size=(streams, 2000)))
+        if 6 * 1440 < minute < 6 * 1440 + 10:
+            counts, number = counts * 0, 0  # the restart
         stratum = minute // 60 % 24 * baseline.strata // 24
         for index, detector in enumerate(detectors):
             moved = advance(log_ms[index], detector.experts.evidence(counts, stratum, detector.cap))

@@ -9,6 +9,7 @@ from drift.fitting import learn_profile
 from drift.monitor import Monitor, Promise, Shift, State, Verdict
 from drift.outcome import Estimate, class_mix, corrected_share, estimated_accuracy, outcome_values, weighted_share
 from drift.profile import Observations, Profile, ProfileError
+from drift.repeats import Repeats
 from drift.scripts import foreign_share
 from drift.timeline import Timeline, block_of
 from drift.words import Word, changed_words, count_words
@@ -27,6 +28,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Promise",
+    "Repeats",
     "Shift",
     "State",
     "Timeline",
