@@ -206,6 +206,10 @@ class Monitor:
         if baseline is not None:
             self.use(baseline)
 
+    def tolerance(self, level: LevelName) -> float:
+        """The rise of a tail's share that is nobody's business."""
+        return self._tolerance.get(level, 0.0)
+
     def use(self, baseline: Baseline) -> None:
         """Compare with this baseline from the next block on, without any evidence so far.
 
@@ -216,7 +220,7 @@ class Monitor:
         self.baseline = baseline
         self.present = learn(self.layout, [], baseline.strata)
         self._levels = {
-            level: _Level(baseline, level, self.promise, self._tolerance.get(level, 0.0), self.block)
+            level: _Level(baseline, level, self.promise, self.tolerance(level), self.block)
             for level in LEVELS
             if any(baseline.counts[:, self.layout.place(channel.name)].sum() >= FEWEST_TEXTS for channel in self.layout.at(level))
         }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from commands.drift.merge import merge
 from commands.drift.report import report
+from commands.drift.simulate import simulate
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look for drift in logs and servers, and keep baselines.")
-for command in (report,):
+for command in (report, merge, simulate):
     app.command()(command)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from drift import LEVELS, Counts, LevelName, Monitor, State, Timeline, Verdict
 
@@ -20,16 +20,20 @@ class Change:
     verdict: Verdict
 
 
-@dataclass
 class History:
-    """Of each block: when it began, its texts, and the evidence of each level, 1 being an alarm. And the counts of each hour."""
+    """Of each block: when it began, its texts, and the evidence of each level, 1 being an alarm. And the counts of each hour.
 
-    timeline: Timeline
-    times: list[float] = field(default_factory=list)
-    texts: list[int] = field(default_factory=list)
-    evidence: dict[LevelName, list[float]] = field(default_factory=lambda: {level: [] for level in LEVELS})
-    changes: list[Change] = field(default_factory=list)
-    hours: dict[float, Counts] = field(default_factory=dict)
+    Blocks are given to its `timeline`; `restore` goes on from the state of another.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.timeline = Timeline(monitor, self._closed)
+        self.times: list[float] = []
+        self.texts: list[int] = []
+        self.evidence: dict[LevelName, list[float]] = {level: [] for level in LEVELS}
+        self.changes: list[Change] = []
+        self.hours: dict[float, Counts] = {}
+        self._states = self._current()
 
     @property
     def verdicts(self) -> dict[LevelName, Verdict]:
@@ -41,27 +45,32 @@ class History:
         """The levels in drift at the end."""
         return [verdict for verdict in self.verdicts.values() if verdict.state is State.DRIFT]
 
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `Timeline.save` gave. Raises `BaselineError`."""
+        self.timeline.restore(saved)
+        self._states = self._current()
+
+    def _current(self) -> dict[LevelName, State]:
+        return {level: state for level, (state, _) in self.timeline.monitor.standing().items()}
+
+    def _closed(self, number: int, counts: Counts) -> None:
+        monitor, time = self.timeline.monitor, number * self.timeline.seconds
+        self.times.append(time)
+        self.texts.append(monitor.layout.texts(counts))
+        hour = time // HOUR * HOUR
+        self.hours[hour] = self.hours.get(hour, 0) + counts
+        for level, (state, evidence) in monitor.standing().items():
+            self.evidence[level].append(evidence)
+            if state is not self._states[level]:
+                self.changes.append(Change(time + self.timeline.seconds, self._states[level], monitor.verdicts()[level]))
+                self._states[level] = state
+
 
 def follow(monitor: Monitor, blocks: Iterable[tuple[int, Counts]]) -> History:
     """Give a monitor the blocks of a log, all to its end, and note what it says."""
-    states = {level: state for level, (state, _) in monitor.standing().items()}
-
-    def closed(number: int, counts: Counts) -> None:
-        time = number * timeline.seconds
-        history.times.append(time)
-        history.texts.append(monitor.layout.texts(counts))
-        hour = time // HOUR * HOUR
-        history.hours[hour] = history.hours.get(hour, 0) + counts
-        for level, (state, evidence) in monitor.standing().items():
-            history.evidence[level].append(evidence)
-            if state is not states[level]:
-                history.changes.append(Change(time + timeline.seconds, states[level], monitor.verdicts()[level]))
-                states[level] = state
-
-    timeline = Timeline(monitor, closed)
-    history = History(timeline)
+    history = History(monitor)
     for number, counts in blocks:
-        timeline.add(number, counts)
-    if timeline.open is not None:
-        timeline.close(timeline.open + 1)
+        history.timeline.add(number, counts)
+    if history.timeline.open is not None:
+        history.timeline.close(history.timeline.open + 1)
     return history

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from commands.console import fail
+from commands.output import Output
 from drift import Baseline, BaselineError, Layout, Monitor, Promise
 
 STRATA: Final = 24
@@ -15,6 +17,9 @@ STRATA: Final = 24
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", help="The baseline to compare with.", show_default="learned from the log's beginning")
 ]
+
+
+OutOption = Annotated[Path, typer.Option(help="The baseline to write, for DRIFT_PROFILE.")]
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -25,6 +30,27 @@ def read_baseline(path: Path) -> Baseline:
         fail(f"{path}: {error.strerror or error}")
     except BaselineError as error:
         fail(f"{path}: {error}")
+
+
+def read_baseline_or_state(path: Path) -> Baseline:
+    """A baseline; or that of a server's state, or what it has counted towards one. Ends the command if the file is neither."""
+    try:
+        found = json.loads(path.read_bytes())
+        state = found.get("monitor") if isinstance(found, dict) else None
+        return Baseline.from_json(found if state is None else state["baseline"] or state["present"])
+    except OSError as error:
+        fail(f"{path}: {error.strerror or error}")
+    except (ValueError, TypeError, KeyError) as error:  # BaselineError is a ValueError
+        fail(f"{path}: neither a baseline nor a server's state: {error}")
+
+
+def write_baseline(baseline: Baseline, path: Path) -> None:
+    """Write a baseline, whole or not at all. Ends the command if it cannot be."""
+    try:
+        with Output(path) as stream:
+            stream.write(baseline.to_bytes().decode())
+    except OSError as error:
+        fail(f"{path}: {error.strerror or error}", 1)
 
 
 def layout_and_baseline(path: Path | None) -> tuple[Layout, Baseline | None]:

@@ -15,7 +15,7 @@ def moment(time: float) -> str:
 
 def share(value: float) -> str:
     """As per cent."""
-    return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}"
+    return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}".replace(".0%", "%") if value >= 0.01 else f"{value:.2%}"
 
 
 def cells(timeline: Timeline, verdict: Verdict) -> tuple[str, str, str, str, str]:

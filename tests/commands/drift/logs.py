@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,7 @@ def write_labels(path: Path, given: Iterable[Minute], name: str = "r") -> Path:
     return path
 
 
+@cache
 def normal_baseline(count: int = 2000, seed: int = 99) -> Baseline:
     return learn(
         LAYOUT, ((0, minute.counts + minute.outcomes) for minute in minutes(count, seed=seed)), note="two thousand minutes"
@@ -108,3 +111,14 @@ def run(*arguments: str | Path) -> Result:
     whole = typer.Typer()
     whole.add_typer(app, name="drift")
     return CliRunner().invoke(whole, ["drift", *map(str, arguments)], env={"COLUMNS": "150"})
+
+
+def example(heading: str) -> tuple[list[str], list[str]]:
+    """The arguments of the first command below a heading of the page, and the lines that it prints, without blank ones."""
+    page = (Path(__file__).parents[3] / "docs" / "drift-commands.md").read_text(encoding="utf-8").partition(heading)[2]
+    command, shown = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    return command.split()[2:], without_blanks(shown)
+
+
+def without_blanks(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines() if line.strip()]

@@ -16,9 +16,11 @@ from tests.commands.drift.logs import (
     LAYOUT,
     MIDNIGHT,
     Minute,
+    example,
     minutes,
     normal_baseline,
     run,
+    without_blanks,
     write_baseline,
     write_labels,
     write_log,
@@ -211,10 +213,8 @@ def test_a_page_of_few_texts_and_of_odd_names_is_whole(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_page_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "drift-commands.md").read_text(encoding="utf-8").partition("## Report")[2]
-    command, shown = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    command, shown = example("## Report")
     monkeypatch.chdir(tmp_path)
     write_log(tmp_path / "predictions.jsonl", minutes(300, 200))
     write_baseline(tmp_path / "baseline.json")
-    result = run(*command.split()[2:])
-    assert [line.rstrip() for line in result.stdout.splitlines() if line.strip()] == [line for line in shown.splitlines() if line]
+    assert without_blanks(run(*command).stdout) == shown
