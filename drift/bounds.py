@@ -42,12 +42,13 @@ def upper_share(hits: npt.ArrayLike, totals: npt.ArrayLike, risk: float) -> Arra
         low, high = np.where(below > risk, share, low), np.where(below > risk, high, share)
         density = np.exp(scale + c * np.log(share) + (n - c - 1) * np.log1p(-share))
         step = np.log(np.maximum(below, _TINY) / risk) * below / np.maximum(density, _TINY)
-        newton = share + step
-        # Newton's step on the logarithm, or half of what is left where it leaves that.
-        moved = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        if np.all(np.abs(moved - share) <= 1e-13):
+        # Newton's step on the logarithm of the chance, by the share's complement on a logarithmic scale where that is the smaller
+        # one; or half of what is left where the step leaves that.
+        newton = np.where(share < 0.5, share + step, 1 - (1 - share) * np.exp(np.clip(-step / (1 - share), -30, 30)))
+        done = np.abs(newton - share) <= 1e-10 * np.minimum(share, 1 - share)
+        if np.all(done):
             break
-        share = moved
+        share = np.where(done, share, np.where((newton > low) & (newton < high), newton, (low + high) / 2))
     return np.where(inside, share, 1.0)
 
 

@@ -102,10 +102,12 @@ class _Level:
         # All mutable state.
         self.state = State.OK
         self.quiet = 0
+        self._verdict: Verdict | None = None
         self.recent: deque[tuple[int, Counts]] = deque(maxlen=max(1, round(RECENT_SECONDS / promise.block_seconds)))
 
     def advance(self, counts: Counts, stratum: int) -> None:
         """One block further."""
+        self._verdict = None
         self.detector.advance(counts, stratum)
         self.recent.append((stratum, counts))
         evidence = self.evidence()
@@ -120,7 +122,12 @@ class _Level:
         return min(max(self.detector.evidence / self.detector.threshold, 0.0), 1.0)
 
     def verdict(self) -> Verdict:
-        """What to tell of it."""
+        """What to tell of it; found once a block, since it takes some milliseconds."""
+        if self._verdict is None:
+            self._verdict = self._find_verdict()
+        return self._verdict
+
+    def _find_verdict(self) -> Verdict:
         if self.state is State.OK:
             return Verdict(self.name, self.state, self.evidence())
         experts = self.detector.experts
@@ -157,6 +164,7 @@ class _Level:
         if any(counts.shape != (detector.experts.tails.shape[1],) for _, counts in recent):
             raise ValueError("counts of other bins")
         self.recent = deque(recent, maxlen=self.recent.maxlen)
+        self._verdict = None
 
     def _shift(self, tail: int) -> Shift:
         experts = self.detector.experts
@@ -165,9 +173,10 @@ class _Level:
             texts = experts.wholes @ counts
             hits, totals, bounds = hits + experts.tails @ counts, totals + texts, bounds + texts * experts.bounds[stratum]
         bounds /= np.maximum(totals, 1)  # that of each text's stratum, on average
-        low = lower_share(hits, totals, INTERVAL_RISK / len(hits))
+        above = hits > bounds * totals  # of the others, no lower bound is above the baseline's upper one
+        low = moved(lower_share(hits[above], totals[above], INTERVAL_RISK / len(hits)), bounds[above]).max(initial=0.0)
         share, high = hits[tail] / max(totals[tail], 1), float(upper_share(hits[tail], totals[tail], INTERVAL_RISK))
-        return Shift(float(moved(low, bounds).max()), *(float(moved(each, bounds[tail])) for each in (share, high)))
+        return Shift(float(low), *(float(moved(each, bounds[tail])) for each in (share, high)))
 
 
 def moved(share: npt.ArrayLike, bound: npt.ArrayLike) -> npt.NDArray[np.float64]:
