@@ -11,6 +11,7 @@ from drift.outcome import Estimate, class_mix, corrected_share, estimated_accura
 from drift.profile import Observations, Profile, ProfileError
 from drift.repeats import Repeats
 from drift.scripts import foreign_share
+from drift.sharing import Recent, Replicas
 from drift.timeline import Timeline, block_of
 from drift.words import Word, changed_words, count_words
 
@@ -28,7 +29,9 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Promise",
+    "Recent",
     "Repeats",
+    "Replicas",
     "Shift",
     "State",
     "Timeline",
