@@ -95,3 +95,25 @@ class Replicas:
         for number in sorted(number for number in self._waiting if number < ready):
             self.timeline.add(number, self._waiting.pop(number))
         self.timeline.close(ready)
+
+    def save(self) -> dict[str, Any]:
+        """All state, with the timeline's, as plain values."""
+        waiting = [[number, counts.tolist()] for number, counts in self._waiting.items()]
+        return {"timeline": self.timeline.save(), "next": self.next, "waiting": waiting}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `save` gave, with the same replicas or others.
+
+        Raises `BaselineError`, and changes nothing, if it does not fit, or is nothing of the kind.
+        """
+        try:
+            told = {name: saved["next"].get(name) for name in self.next}
+            asked = {name: None if number is None else int(number) for name, number in told.items()}
+            waiting = {int(number): np.array(counts, dtype=np.int64) for number, counts in saved["waiting"]}
+            timeline = saved["timeline"]
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise BaselineError(f"not the state of replicas: {error!r}") from error
+        if any(counts.shape != (self.timeline.monitor.layout.width,) for counts in waiting.values()):
+            raise BaselineError("not the state of replicas over these channels")
+        self.timeline.restore(timeline)
+        self.next, self._waiting = asked, waiting

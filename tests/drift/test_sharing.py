@@ -140,6 +140,28 @@ def test_what_was_taken_already_is_not_counted_again() -> None:
     assert recorded.given == [[1, 0, 0]]
 
 
+def test_it_goes_on_after_a_restart_and_what_is_no_state_changes_nothing() -> None:
+    def told_by(recent: Recent, replicas: Replicas, minutes: range) -> None:
+        for minute in minutes:
+            recent.add(minute, texts(minute % 7))
+            replicas.take("a", told(recent, replicas.next["a"]))
+            replicas.close()
+
+    first, second, whole, recents = Recorded(), Recorded(), Recorded(), [Recent(LAYOUT, 60.0) for _ in range(2)]
+    before, after, through = (Replicas(Timeline(monitor), ["a", "b"]) for monitor in (first, second, whole))
+    told_by(recents[0], through, range(10))
+    told_by(recents[1], before, range(5))
+    after.restore(json.loads(json.dumps(before.save())))
+    told_by(recents[1], after, range(5, 10))
+    assert first.given + second.given == whole.given
+    assert after.save() == through.save()
+    saved = after.save()
+    for wrong in ({}, {**saved, "next": 1}, {**saved, "waiting": [[1, [1]]]}, {**saved, "timeline": {}}):
+        with pytest.raises(BaselineError):
+            after.restore(wrong)
+        assert after.save() == saved
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
