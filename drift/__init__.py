@@ -12,7 +12,7 @@ from drift.profile import Observations, Profile, ProfileError
 from drift.repeats import Repeats
 from drift.scripts import foreign_share
 from drift.sharing import Recent, Replicas
-from drift.timeline import Timeline, block_of
+from drift.timeline import Timeline, block_of, stratum_of
 from drift.words import Word, changed_words, count_words
 
 __all__ = [
@@ -47,5 +47,6 @@ __all__ = [
     "learn",
     "learn_profile",
     "outcome_values",
+    "stratum_of",
     "weighted_share",
 ]

@@ -2,7 +2,7 @@
 
     learning   there is no baseline yet, or it has too few texts in the level; nothing is tested
     ok         nothing to say
-    watch      evidence that would come by chance once in `watch_days`; it goes by itself
+    watch      evidence that would come by chance once in `watch_days`; it goes by itself, after an hour with less
     drift      evidence that would come by chance once in `false_alarm_days`; it stays until the baseline is replaced, or until the
                evidence has been too little for `watch` for a whole day
 
@@ -60,7 +60,8 @@ class Shift:
 class Verdict:
     """A level's state. `evidence` is on the way to an alarm: 0 nothing, 1 an alarm (logarithmic).
 
-    `since` is the block at which the strongest evidence began to rise, `where` its tail in words, both None where there is none.
+    `where` is the tail, in words, whose evidence was the strongest when the state began, and `since` the block at which that began
+    to rise; both are None where there is none.
     """
 
     level: LevelName
@@ -98,24 +99,32 @@ class _Level:
         self.first = first  # the monitor's block at which the detector begins
         self.detector = Detector(baseline, level, blocks=promise.blocks(promise.false_alarm_days), tolerance=tolerance)
         self._watch = np.log(promise.blocks(promise.watch_days)) / self.detector.threshold
-        self._day = round(DAY_SECONDS / promise.block_seconds)
+        self._day, self._hour = (max(1, round(seconds / promise.block_seconds)) for seconds in (DAY_SECONDS, RECENT_SECONDS))
         # All mutable state.
         self.state = State.OK
         self.quiet = 0
+        self.onset = (
+            0,
+            0,
+        )  # the tail that showed it and the detector's block at which that began, when the state became what it is
         self._verdict: Verdict | None = None
-        self.recent: deque[tuple[int, Counts]] = deque(maxlen=max(1, round(RECENT_SECONDS / promise.block_seconds)))
+        self.recent: deque[tuple[int, Counts]] = deque(maxlen=self._hour)
 
     def advance(self, counts: Counts, stratum: int) -> None:
         """One block further."""
         self._verdict = None
         self.detector.advance(counts, stratum)
         self.recent.append((stratum, counts))
-        evidence = self.evidence()
+        before, evidence = self.state, self.evidence()
         self.quiet = self.quiet + 1 if evidence < self._watch else 0
         if evidence >= 1:
             self.state = State.DRIFT
-        elif self.state is not State.DRIFT or self.quiet >= self._day:
-            self.state = State.OK if self.quiet else State.WATCH
+        elif self.quiet == 0 and self.state is State.OK:
+            self.state = State.WATCH
+        elif self.quiet >= (self._day if self.state is State.DRIFT else self._hour):
+            self.state = State.OK
+        if self.state is not before:
+            self.onset = self.detector.leader()
 
     def evidence(self) -> float:
         """Between 0 and 1."""
@@ -131,7 +140,7 @@ class _Level:
         if self.state is State.OK:
             return Verdict(self.name, self.state, self.evidence())
         experts = self.detector.experts
-        tail, began = self.detector.leader()
+        tail, began = self.onset
         channel = experts.channels[tail]
         mask = experts.tails[tail, experts.wholes[tail] > 0].astype(bool)
         where = channel.describe(mask)
@@ -142,6 +151,7 @@ class _Level:
         return {
             "state": str(self.state),
             "quiet": self.quiet,
+            "onset": list(self.onset),
             "first": self.first,
             "block": self.detector.block,
             "log_m": np.maximum(self.detector.log_m, LOWEST).tolist(),
@@ -160,6 +170,10 @@ class _Level:
         detector.log_m, detector.rise = np.minimum(log_m, detector.ceilings), np.minimum(rise, detector.ceilings)
         detector.began, detector.block = began, int(saved["block"])
         self.state, self.quiet, self.first = State(saved["state"]), int(saved["quiet"]), int(saved["first"])
+        tail, onset = map(int, saved["onset"])
+        if not 0 <= tail < len(detector.experts.channels):
+            raise ValueError("the onset is that of other experts")
+        self.onset = tail, onset
         recent = [(int(stratum), np.array(counts, dtype=np.int64)) for stratum, counts in saved["recent"]]
         if any(counts.shape != (detector.experts.tails.shape[1],) for _, counts in recent):
             raise ValueError("counts of other bins")

@@ -29,6 +29,11 @@ def block_of(time: float, seconds: float) -> int:
     return int(time // seconds)
 
 
+def stratum_of(time: float, strata: int) -> int:
+    """The part of the day, of so many, in which a time lies, in UTC."""
+    return int(time % DAY_SECONDS * strata // DAY_SECONDS)
+
+
 class Timeline:
     """Gives a monitor its blocks; `closed` is called with the number of each and its counts, after the monitor has taken it in.
 
@@ -80,7 +85,7 @@ class Timeline:
 
     def stratum(self, number: int) -> int:
         """The stratum of a block."""
-        return int(number * self.seconds % DAY_SECONDS * self.monitor.present.strata // DAY_SECONDS)
+        return stratum_of(number * self.seconds, self.monitor.present.strata)
 
     def time(self, block: int) -> float:
         """When one of the monitor's blocks began, such as a verdict's `since`: in seconds since 1970.

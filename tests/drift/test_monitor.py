@@ -62,6 +62,8 @@ def test_normal_texts_are_ok_and_a_shift_is_drift_of_its_level_alone() -> None:
     shift = monitor.verdicts()["input"].shift
     assert shift is not None
     assert shift.low < 1 / 3 < shift.high + 0.03
+    feed(monitor, 600, LONG, seed=3)
+    assert monitor.verdicts()["input"].since == verdict.since, "however long it lasts"
 
 
 def test_more_errors_among_labelled_texts_are_drift_of_the_outcome_and_two_points_are_nobodys_business() -> None:
@@ -88,8 +90,14 @@ def test_watch_comes_before_drift_and_goes_by_itself() -> None:
     monitor = Monitor(LAYOUT, baseline())
     while monitor.verdicts()["input"].state is not State.WATCH:
         monitor.advance(block(rng, (0.1, 0.75, 0.15)))
-    feed(monitor, 300, NORMAL, seed=2)
-    assert monitor.verdicts()["input"].state is State.OK
+    seen = []
+    for _ in range(300):
+        feed(monitor, 1, NORMAL, seed=len(seen))
+        seen.append(monitor.verdicts()["input"].state)
+    assert seen[-1] is State.OK
+    gone = seen.index(State.OK)
+    assert gone >= 59, "not before an hour"
+    assert set(seen[gone:]) == {State.OK}, "once"
 
 
 def test_drift_stays_for_a_day_after_its_evidence_has_gone() -> None:

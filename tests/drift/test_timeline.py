@@ -109,7 +109,7 @@ def test_more_than_a_day_without_texts_counts_as_a_day() -> None:
 def test_it_goes_on_after_a_restart_as_if_there_had_been_none() -> None:
     def drifting(timeline: Timeline, minutes: range) -> None:
         for minute in minutes:
-            timeline.add(FIRST + minute, texts(3, 3, 3, 9 if minute > 100 else 3))
+            timeline.add(FIRST + minute, texts(1, 9, *(9 if minute > 100 else 3,) * 3, *(3,) * 5))
 
     whole, before = Timeline(monitor(24)), Timeline(monitor(24))
     drifting(whole, range(400))
