@@ -7,8 +7,8 @@ size lets it be, and no better. Each figure is from several baselines, since one
 
 A block has 16 texts unless said otherwise. Delays are in texts, from the change to the alarm; no stream has a warning of it.
 
-Parts: `separation`, `stationary`, `delays`, `references`, `outcome`, `weeks`, `accuracy`, `words`, `cost`; all by default.
-`--peers` writes the streams' scores for `benchmarks.drift_peers`.
+Parts: `separation`, `stationary`, `delays`, `references`, `frontier`, `outcome`, `weeks`, `accuracy`, `words`, `cost`; all by
+default. `--peers` writes the streams' scores for `benchmarks.drift_peers`; `benchmarks.drift_picture` draws the rows of both.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Delays:
         return f"{median:,.0f} ({slow:,.0f})"
 
 
-def delays(
+def delays(  # noqa: PLR0913 - all that a run is made of
     world: World,
     level: LevelName,
     places: Indices,
@@ -151,12 +151,13 @@ def delays(
     streams: int = 80,
     most: int = 40_000,
     block: int = BLOCK,
+    promised: float = YEAR,
 ) -> Delays:
     """The delays of one level's detector on streams, over several baselines."""
     found = []
     for number in range(BASELINES):
         baseline = world.baseline(reference, 100 + number)
-        detector = Detector(baseline, level, blocks=YEAR, tolerance=TOLERANCE.get(level, 0.0))
+        detector = Detector(baseline, level, blocks=promised, tolerance=TOLERANCE.get(level, 0.0))
         rng = np.random.default_rng(1000 + number)
         log_m = np.full((streams // BASELINES, len(detector.ceilings)), -np.inf)
         first = np.full(len(log_m), np.inf)
@@ -225,6 +226,33 @@ def tell_delays(world: World) -> None:
     for block in (1, 4, 16, 64):
         cells = [str(delays(world, "input", *mixed(world, world.places["live chat"], share), block=block)) for share in SHARES[:3]]
         say(f"blocks of {block}: live chat 50 / 25 / 10 %: {' / '.join(cells)}")
+
+
+def frontier(world: World) -> None:
+    """What delay costs what false alarms, at the input: by what is promised. Rows as those of `benchmarks.drift_peers`."""
+    changes = [("live chat", share) for share in SHARES[:4]] + [("Stack Exchange", share) for share in SHARES[:4]]
+    changes += [("typing errors 8 %", 0.5), ("HTML around", 0.25)]
+    say(f"| peer | false alarms in 10^6 texts | {' | '.join(f'{kind} {share:.0%}' for kind, share in changes)} |")
+    normal = world.places["normal"]
+    for name, days in (
+        ("an hour", 1 / 24),
+        ("six hours", 0.25),
+        ("a day", 1.0),
+        ("a week", 7.0),
+        ("a month", 30.0),
+        ("a year", 365.0),
+    ):
+        still = delays(
+            world, "input", normal, lambda rng, streams, texts: rng.integers(len(normal), size=(streams, texts)),
+            streams=400, most=5_000, promised=days * 1440,
+        )  # fmt: skip
+        # Until their first alarm, or to their end.
+        seen = float(np.minimum(still.texts, still.most).sum())
+        cells = [
+            f"{np.quantile(delays(world, 'input', *mixed(world, world.places[kind], share), promised=days * 1440).texts, 0.5):,.0f}"
+            for kind, share in changes
+        ]
+        say(f"| promised: one in {name} | {np.isfinite(still.texts).sum() / seen * 1e6:,.1f} | {' | '.join(cells)} |")
 
 
 def ramped(world: World, other: Indices, share: float, over: int) -> tuple[Indices, Chooser]:
@@ -445,6 +473,7 @@ PARTS: Final[dict[str, Callable[[World], None]]] = {
     "stationary": stationary,
     "delays": tell_delays,
     "references": references,
+    "frontier": frontier,
     "outcome": tell_outcome,
     "weeks": weeks,
     "accuracy": accuracy,
