@@ -45,6 +45,14 @@ class Tokenizer:
         """One more than the largest token id there is, added tokens included; ids may have gaps."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @property
+    def pieces(self) -> list[str]:
+        """The string of each token id, up to the largest; empty where there is none."""
+        found = [""] * self.vocabulary
+        for piece, token in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            found[token] = piece
+        return found
+
     def encode(self, text: str, keep: End | None = None) -> Encoding:
         """Token ids of the text, special tokens included; what lies beyond 64 characters a token of the limit is not looked at.
 

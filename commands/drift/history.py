@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from drift import LEVELS, Counts, LevelName, Monitor, State, Timeline, Verdict
 
@@ -23,7 +23,7 @@ class Change:
 class History:
     """Of each block: when it began, its texts, and the evidence of each level, 1 being an alarm. And the counts of each hour.
 
-    Blocks are given to its `timeline`; `restore` goes on from the state of another.
+    Blocks are given to its `timeline`.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -45,9 +45,8 @@ class History:
         """The levels in drift at the end."""
         return [verdict for verdict in self.verdicts.values() if verdict.state is State.DRIFT]
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `Timeline.save` gave. Raises `BaselineError`."""
-        self.timeline.restore(saved)
+    def resume(self) -> None:
+        """The timeline goes on from a state that it was restored to: no change of this history."""
         self._states = self._current()
 
     def _current(self) -> dict[LevelName, State]:

@@ -9,10 +9,12 @@ from typing import Annotated, Final
 import typer
 
 from commands.console import fail
+from commands.inputs import bundle_folder
 from commands.output import Output
-from drift import Baseline, BaselineError, Layout, Monitor, Promise
+from drift import Baseline, BaselineError, Layout, Monitor, Profile, ProfileError, Promise
 
 STRATA: Final = 24
+PROFILE: Final = "profile.json"
 
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", help="The baseline to compare with.", show_default="learned from the log's beginning")
@@ -53,10 +55,23 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
         fail(f"{path}: {error.strerror or error}", 1)
 
 
-def layout_and_baseline(path: Path | None) -> tuple[Layout, Baseline | None]:
-    """The channels to read, and the baseline to compare with, if there is one."""
+def model_layout(bundle: Path | None) -> Layout:
+    """The channels of a bundle's profile. Ends the command if it has none."""
+    path = bundle_folder(bundle) / PROFILE
+    try:
+        return Profile.from_bytes(path.read_bytes()).layout
+    except FileNotFoundError:
+        fail(f"{path}: No such file; the bundle has no profile, so only a baseline (--baseline) can say what its channels are")
+    except OSError as error:
+        fail(f"{path}: {error.strerror or error}")
+    except ProfileError as error:
+        fail(f"{path}: {error}")
+
+
+def layout_and_baseline(path: Path | None, bundle: Path | None = None) -> tuple[Layout, Baseline | None]:
+    """The channels to read, and the baseline to compare with: without one, the channels are those of the bundle's profile."""
     if path is None:
-        fail("give --baseline")
+        return model_layout(bundle), None
     baseline = read_baseline(path)
     return baseline.layout, baseline
 

@@ -13,6 +13,7 @@ import numpy as np
 import loadtest
 from commands.drift.charts import Series, figure
 from commands.drift.history import HOUR, History
+from commands.drift.pieces import Pieces
 from commands.drift.words import cells, change_cells, moment, share
 from drift import Baseline, Channel, Counts, LevelName, State, Verdict
 from drift.outcome import ESTIMATE_EDGES, mean_of_bins
@@ -29,7 +30,7 @@ RECENT_HOURS: Final = 24
 LEAST_TEXTS: Final = 20  # of an hour or a channel, for its share to be shown
 
 
-def page(history: History, tally: Tally) -> str:
+def page(history: History, tally: Tally, pieces: Pieces | None) -> str:
     """The page of a report."""
     worst = max((verdict.state for verdict in history.verdicts.values()), key=list(State).index)
     values = {
@@ -47,6 +48,7 @@ def page(history: History, tally: Tally) -> str:
         "charts": "".join(_charts(history)),
         "changes": _table("", ("UTC", "level", "change", "where"), [change_cells(change) for change in history.changes])
         or "<p>No level changed its state.</p>",
+        "words": _words(pieces),
         "channels": _channels(history),
         "facts": "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(history, tally)),
     }
@@ -192,6 +194,24 @@ def _channel_row(baseline: Baseline, channel: Channel, counts: Counts) -> tuple[
     moved = np.abs(now - before) / np.sqrt(np.maximum(before * (1 - before), 1 / usual.sum()) / counts.sum())
     most = int(moved.argmax())
     return channel.describe(tails[most]), f"{counts.sum():,}", share(float(before[most])), share(float(now[most]))
+
+
+def _words(pieces: Pieces | None) -> str:
+    if pieces is None:
+        return ""
+    tables = [
+        _table(
+            f"In {name} texts than before",
+            ("piece", "before", "since"),
+            [(word.text, share(word.before), share(word.now)) for word in words],
+        )
+        for name, words in (("more", pieces.more), ("fewer", pieces.less))
+    ]
+    note = (
+        f"Pieces of words in the {pieces.since:,} texts since the change and the {pieces.before:,} before it. They stand in 20"
+        " texts at least and hold no digit."
+    )
+    return f'<section>\n<h2>Words</h2>\n<p class="note">{note}</p>\n{"".join(tables) or "<p>None stands out.</p>"}\n</section>'
 
 
 def _facts(history: History, tally: Tally) -> Iterable[tuple[str, str]]:

@@ -10,9 +10,12 @@ import typer
 from commands.console import fail, say
 from commands.drift.history import History, follow
 from commands.drift.monitoring import BaselineOption, layout_and_baseline, new_monitor
-from commands.drift.words import cells, change_cells, moment
-from commands.inputs import check_files
+from commands.drift.pieces import Pieces, pieces_since
+from commands.drift.words import cells, change_cells, moment, share
+from commands.inputs import BundleOption, bundle_folder, check_files
+from models.bundle import Bundle, BundleError
 from models.tables import TableError
+from models.tokenizer import TokenizerError
 from server.observe.drift_log import Tally, read_blocks, read_labels
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ SHOWN_CHANGES = 20
 def report(
     logs: Annotated[list[Path], typer.Argument(help="Files of the prediction log, gzipped or not; - is standard input.")],
     baseline: BaselineOption = None,
+    bundle: BundleOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="True labels of texts drawn at random: a file of request_id and label.")
     ] = None,
@@ -33,8 +37,8 @@ def report(
     """Say what drift detection says of prediction logs: the same, in the same minute, as the server that wrote them.
 
     Logs may be the files of one server, in any order, or those of replicas, which are counted as one. Without a baseline, one is
-    learned from the first texts, as a server does. The exit status is 0 if all is well at the end of the log, 1 if a level is in
-    drift, 2 if there is no telling.
+    learned from the first texts, as a server does, by the channels of the profile in the bundle. The exit status is 0 if all is
+    well at the end of the log, 1 if a level is in drift, 2 if there is no telling.
 
     Examples:
 
@@ -45,7 +49,7 @@ def report(
     check_files([*logs, *filter(None, [baseline, labels])], *filter(None, [html]))
     if html is not None and not html.absolute().parent.is_dir():
         fail(f"{html.parent}: no such folder")
-    layout, compared = layout_and_baseline(baseline)
+    layout, compared = layout_and_baseline(baseline, bundle)
     monitor, tally = new_monitor(layout, compared), Tally()
     try:
         true = read_labels(labels, layout, tally) if labels else None
@@ -53,17 +57,30 @@ def report(
     except TableError as error:
         fail(str(error))
     say_what_is_missing(tally)
-    _show(history, tally)
+    pieces = _pieces(logs, bundle, history, tally)
+    _show(history, tally, pieces)
     if html is not None:
         from commands.drift.page import page
 
         try:
-            html.write_text(page(history, tally), encoding="utf-8")
+            html.write_text(page(history, tally, pieces), encoding="utf-8")
         except OSError as error:
             fail(f"{html}: {error.strerror or error}")
         say(f"the page is in {html}")
     if history.drifted:
         raise typer.Exit(1)
+
+
+def _pieces(logs: list[Path], bundle: Path | None, history: History, tally: Tally) -> Pieces | None:
+    """The words that changed with the earliest change that lasts, if the log has texts."""
+    times = [history.timeline.time(verdict.since) for verdict in history.verdicts.values() if verdict.since is not None]
+    if not times or not tally.with_text:
+        return None
+    try:
+        return pieces_since(logs, Bundle.open(bundle_folder(bundle)), min(times))
+    except (BundleError, TokenizerError, TableError) as error:
+        say(f"words are not shown: {error}")
+        return None
 
 
 def say_what_is_missing(tally: Tally) -> None:
@@ -81,7 +98,7 @@ def say_what_is_missing(tally: Tally) -> None:
         )
 
 
-def _show(history: History, tally: Tally) -> None:
+def _show(history: History, tally: Tally, pieces: Pieces | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
@@ -101,6 +118,10 @@ def _show(history: History, tally: Tally) -> None:
     console.print(_levels(history))
     if history.changes:
         console.print(_changes(history))
+    if pieces is not None:
+        for name, words in (("more", pieces.more), ("fewer", pieces.less)):
+            said = ", ".join(f"{word.text} ({share(word.now)}, before {share(word.before)})" for word in words)
+            console.print(f"in {name} texts since the change: {said or 'nothing'}", markup=False)
 
 
 def _levels(history: History) -> Table:

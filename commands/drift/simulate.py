@@ -15,7 +15,7 @@ from commands.drift.report import say_what_is_missing
 from commands.drift.simulation import DIVISIONS, Delays, TooShortError, Traffic
 from commands.drift.simulation import simulate as simulated
 from commands.drift.words import share as percent
-from commands.inputs import check_files
+from commands.inputs import BundleOption, check_files
 from drift import Layout, LevelName
 from drift.channels import Bins
 from models.tables import TableError
@@ -28,6 +28,7 @@ def simulate(
     logs: Annotated[list[Path], typer.Argument(help="Files of the prediction log, gzipped or not; - is standard input.")],
     mix: Annotated[Path | None, typer.Option(help="Texts to mix in: a prediction log with other texts.")] = None,
     baseline: BaselineOption = None,
+    bundle: BundleOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long a stream is; at most what the log has.")] = 7,
     streams: Annotated[int, typer.Option(min=1, max=10_000, help="How many there are, for each row.")] = 40,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
@@ -43,7 +44,7 @@ def simulate(
         supportbot drift simulate predictions.jsonl --mix other-product.jsonl --days 7
     """
     check_files([*logs, *filter(None, [mix, baseline])])
-    layout, compared = layout_and_baseline(baseline)
+    layout, compared = layout_and_baseline(baseline, bundle)
     promise, tally = new_monitor(layout, compared).promise, Tally()
     try:
         times, bins = _read(logs, layout, tally)

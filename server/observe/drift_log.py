@@ -41,6 +41,7 @@ class Tally:
     other_layout: int = 0
     bad: int = 0
     labelled: int = 0
+    with_text: int = 0
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -175,6 +176,7 @@ def _texts(
         elif isinstance(code, str) and not code.startswith(layout.mark):
             tally.other_layout += 1
         else:
+            tally.with_text += "text" in record
             found.append(_Line(number, time, layout.mark if code is None else code, known))
     try:
         bins = layout.decode([each.code for each in found])

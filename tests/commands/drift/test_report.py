@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from tests.commands.drift.logs import (
     MIDNIGHT,
     Minute,
     example,
+    lines,
     minutes,
     normal_baseline,
     run,
@@ -210,6 +212,31 @@ def test_a_page_of_few_texts_and_of_odd_names_is_whole(tmp_path: Path) -> None:
     assert page.seen["script"] == page.seen["b"] == page.seen["i"] == 0
     assert "<b>& at least 1" in page.text or "<b>& below 1" in page.text
     assert "No drift" in page.text
+
+
+def test_words_are_shown_where_the_log_has_texts_and_no_rare_ones(tmp_path: Path, baseline: Path) -> None:
+    log, target, rng = tmp_path / "log", tmp_path / "page.html", np.random.default_rng(0)
+    written = []
+    for line in lines(minutes(300, 200)):
+        record = json.loads(line)
+        is_long = LAYOUT.decode([record["drift"]])[0, 0] == 3
+        product, name = "zentrix" if is_long and rng.random() < 0.5 else "", "Rumpelstilz" if rng.random() < 0.002 else ""
+        record["text"] = f"my invoice is wrong, {'call 5551234' if is_long else 'please'} {product} {name}"
+        written.append(json.dumps(record) + "\n")
+    log.write_text("".join(written), encoding="utf-8")
+    result = run("report", log, "--baseline", baseline, "--html", target)
+    assert result.exit_code == 1, result.output
+    (more,) = re.findall(r"in more texts since the change: (.*)", words(result.stdout.partition("in fewer texts")[0]))
+    (less,) = re.findall(r"in fewer texts since the change: (.*)", words(result.stdout))
+    assert {piece.split(" (")[0] for piece in more.split("), ")} == {"call", "zen", "##trix"}
+    assert less.startswith("please (6")
+    page = Tags()
+    page.feed(target.read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "##trix" in page.text
+    for text in ("5551234", "##55", "rum", "invoice"):
+        assert text not in result.stdout
+        assert text not in page.text
 
 
 def test_the_example_of_the_page_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
