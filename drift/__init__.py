@@ -8,6 +8,7 @@ from drift.channels import LEVELS, Channel, Counts, Layout, LevelName
 from drift.fitting import learn_profile
 from drift.monitor import Monitor, Promise, Shift, State, Verdict
 from drift.outcome import Estimate, class_mix, corrected_share, estimated_accuracy, outcome_values, weighted_share
+from drift.power import detectable
 from drift.profile import Observations, Profile, ProfileError
 from drift.repeats import Repeats
 from drift.scripts import foreign_share
@@ -42,6 +43,7 @@ __all__ = [
     "class_mix",
     "corrected_share",
     "count_words",
+    "detectable",
     "estimated_accuracy",
     "foreign_share",
     "learn",

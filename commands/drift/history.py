@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from drift import LEVELS, Counts, LevelName, Monitor, State, Timeline, Verdict
+from drift import LEVELS, Counts, LevelName, Monitor, State, Timeline, Verdict, detectable
 
 HOUR: Final = 3600
 
@@ -48,6 +48,22 @@ class History:
     def resume(self) -> None:
         """The timeline goes on from a state that it was restored to: no change of this history."""
         self._states = self._current()
+
+    def detectable(self) -> dict[LevelName, dict[float, float | None]]:
+        """Of each level that is tested, what `drift.detectable` says for the traffic so far."""
+        monitor = self.timeline.monitor
+        promise, block_texts = monitor.promise, sum(self.texts) / max(len(self.texts), 1)
+        return {
+            level: detectable(
+                monitor.baseline,
+                level,
+                blocks=promise.blocks(promise.false_alarm_days),
+                block_texts=block_texts,
+                tolerance=monitor.tolerance(level),
+            )
+            for level, (state, _) in monitor.standing().items()
+            if monitor.baseline is not None and state is not State.LEARNING
+        }
 
     def _current(self) -> dict[LevelName, State]:
         return {level: state for level, (state, _) in self.timeline.monitor.standing().items()}

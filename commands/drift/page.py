@@ -14,7 +14,7 @@ import loadtest
 from commands.drift.charts import Series, figure
 from commands.drift.history import HOUR, History
 from commands.drift.pieces import Pieces
-from commands.drift.words import cells, change_cells, moment, share
+from commands.drift.words import cells, change_cells, duration, moment, share
 from drift import Baseline, Channel, Counts, LevelName, State, Verdict
 from drift.outcome import ESTIMATE_EDGES, mean_of_bins
 from server.observe.drift_log import Tally
@@ -50,6 +50,7 @@ def page(history: History, tally: Tally, pieces: Pieces | None) -> str:
         or "<p>No level changed its state.</p>",
         "words": _words(pieces),
         "channels": _channels(history),
+        "detectable": _detectable(history),
         "facts": "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(history, tally)),
     }
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
@@ -214,6 +215,24 @@ def _words(pieces: Pieces | None) -> str:
     return f'<section>\n<h2>Words</h2>\n<p class="note">{note}</p>\n{"".join(tables) or "<p>None stands out.</p>"}\n</section>'
 
 
+def _detectable(history: History) -> str:
+    found = history.detectable()
+    if not found:
+        return ""
+    hours = len(history.times) * history.timeline.seconds / HOUR / max(sum(history.texts), 1)
+
+    def told(texts: float | None) -> str:
+        return "never" if texts is None else f"{texts:,.0f} ({duration(texts * hours)})"
+
+    shares = next(iter(found.values()))
+    rows = [(share(moved), *(told(level[moved]) for level in found.values())) for moved in shares]
+    note = (
+        "Texts until the alarm, and the time at the traffic of this log, if so many of all texts moved into a tail that one in"
+        " twenty normal texts has. What is never noticed needs a larger baseline."
+    )
+    return f"<section>\n<h2>What can be noticed</h2>\n{_table(note, ('moved', *found), rows)}\n</section>"
+
+
 def _facts(history: History, tally: Tally) -> Iterable[tuple[str, str]]:
     monitor = history.timeline.monitor
     if monitor.baseline is not None:
@@ -222,7 +241,7 @@ def _facts(history: History, tally: Tally) -> Iterable[tuple[str, str]]:
     promise = monitor.promise
     yield "promise", f"one false alarm in {promise.false_alarm_days:g} days at each level, on average"
     yield "blocks", f"{len(history.times):,} of {promise.block_seconds:g} s"
-    yield "lines not counted", f"{tally.uncounted:,}: from the cache, repeated within their minute, or bulk"
+    yield "lines not counted", f"{tally.uncounted:,}: from the cache, repeated within the hour, or bulk"
     if tally.other_layout:
         yield "of another model", f"{tally.other_layout:,} lines, left out"
     if tally.bad:

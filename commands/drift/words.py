@@ -18,6 +18,14 @@ def share(value: float) -> str:
     return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}".replace(".0%", "%") if value >= 0.01 else f"{value:.2%}"
 
 
+def duration(hours: float) -> str:
+    """To two digits, in minutes, hours or days."""
+    for unit, length in (("days", 24.0), ("h", 1.0)):
+        if hours >= 2 * length:
+            return f"{hours / length:.2g} {unit}" if hours / length < 10 else f"{hours / length:,.0f} {unit}"
+    return f"{max(hours * 60, 1):.0f} min"
+
+
 def cells(timeline: Timeline, verdict: Verdict) -> tuple[str, str, str, str, str]:
     """A verdict's state, evidence, beginning, place and amount; empty where there is nothing to say."""
     since = "" if verdict.since is None else moment(timeline.time(verdict.since))

@@ -1,7 +1,7 @@
 """What drift detection reads from the prediction log: when a text was answered, and its bins.
 
 A line's `drift` is what the server counted of the text (`Layout.encode`). Lines without it were not counted: answers from the
-cache, texts repeated within their minute, bulk jobs. Texts and hashes are not looked at.
+cache, texts repeated within the hour, bulk jobs. Texts and hashes are not looked at.
 
 True labels, where somebody has them, come in a file of `request_id` and `label`. A request of several texts has a row for each, in
 their order. What was labelled must have been drawn at random: labels of complaints would show more errors than there are.

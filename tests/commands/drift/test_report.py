@@ -195,6 +195,8 @@ def test_the_page_is_whole_needs_nothing_from_elsewhere_and_says_what_the_consol
     assert f"Most of all length at least 20, since {clock(MIDNIGHT // 60 + since)} UTC; 31%, between" in text
     assert "Output: ok." in text
     assert "ok to drift" in text
+    assert "50%36 (3 min)" in text
+    assert "2%360 (30 min)nevernever" in text, "the baseline is too small for two points of labels or errors"
 
 
 def test_a_page_of_few_texts_and_of_odd_names_is_whole(tmp_path: Path) -> None:
