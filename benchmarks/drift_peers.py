@@ -1,9 +1,10 @@
 """`python drift_peers.py SCORES [PEERS...]`: other detectors on the streams of `benchmarks.drift`, in environments of their own.
 
 SCORES is what `python -m benchmarks.drift DATA --peers SCORES` wrote: numbers of each text, no text. This file imports nothing of
-the project, since the peers' pins do not fit beside it: `pip install river==0.26.1` in one environment, and in another
-`pip install evidently==0.7.23 "pandas<3"`. PEERS are of `dummy`, `folklore`, `river`, `evidently`, `mmd`; the first two by default,
-which need numpy alone.
+the project, since the peers' pins do not fit beside it: each has an environment of its own with `pip install river==0.26.1`, or
+`evidently==0.7.23 "pandas<3"`, or `nannyml==0.13.1 statsmodels`, or `alibi-detect==0.13.0` (its licence allows measuring, and no
+production). PEERS are of `dummy`, `folklore`, `river`, `evidently`, `mmd`, `nannyml`, `alibi`; the first two by default, which need
+numpy alone.
 
 Each peer runs with the threshold that its documentation has, and with stricter ones up to the one at which it is silent in the
 stationary streams (`calibrated`). All get the strongest score that there is here (`combined`), besides confidence and labels, which
@@ -70,11 +71,11 @@ def show(line: str) -> None:
     sys.stdout.flush()
 
 
-def told(delays: list[float]) -> str:
+def told(delays: list[float], most: int = MOST) -> str:
     """The median delay, or how often there was an alarm."""
     found = np.isfinite(delays)
     if found.mean() < 0.5:
-        return f"{found.mean():.0%} of {MOST:,}"
+        return f"{found.mean():.0%} of {most:,}"
     return f"{np.quantile(delays, 0.5, method='higher'):,.0f}"
 
 
@@ -179,6 +180,55 @@ def with_evidently_mmd(streams: Streams, pairs: int = 20) -> None:
         show(f"evidently MMD with bootstrap, quantile {quantile}: drift in {alarms} of {pairs} stationary pairs of 300")
 
 
+def with_nannyml(streams: Streams) -> None:
+    """Distances of chunks, which alarm beyond three standard deviations of the reference's chunks."""
+    import pandas as pd
+    from nannyml.chunk import SizeBasedChunker
+    from nannyml.drift.univariate.methods import FeatureType, MethodFactory
+    from nannyml.thresholds import StandardDeviationThreshold
+
+    for column in ("combined", "confidence"):
+        place = COLUMNS.index(column)
+        for key in ("jensen_shannon", "wasserstein"):
+            method = MethodFactory.create(
+                key=key, feature_type=FeatureType.CONTINUOUS, chunker=SizeBasedChunker(500), threshold=StandardDeviationThreshold()
+            )
+            series = partial(pd.Series, name=column)
+            method.fit(series(streams.reference[:, place]))
+            score = partial(_nannyml_score, method, series, place)
+            windows(streams, f"NannyML {key} of {column}", score, 500, float(method.upper_threshold_value))
+
+
+def _nannyml_score(method: Any, series: Any, place: int, rows: Array) -> float:  # noqa: ANN401
+    return float(method.calculate(series(rows[:, place])))
+
+
+def with_alibi(streams: Streams, reference: int = 2_000, texts: int = 20_000, most: int = 5_000) -> None:
+    """The online test of Cramer and von Mises, for an expected run of 1,000 texts.
+
+    It needs half a millisecond a text, and with a reference of 20,000 texts 24 GiB of memory: so fewer texts of all.
+    """
+    from alibi_detect.cd import CVMDriftOnline
+
+    place, run = COLUMNS.index("combined"), 1_000
+    values = streams.reference[:reference, place].astype(np.float32)
+    detector = CVMDriftOnline(values, ert=run, window_sizes=[20, 80], n_bootstraps=4_000, verbose=False)
+
+    def alarms(rows: Array) -> Iterator[int]:
+        detector.reset_state()
+        for number, value in enumerate(rows[:, place].astype(np.float32), start=1):
+            if detector.predict(np.array([value]))["data"]["is_drift"]:
+                yield number
+                detector.reset_state()
+
+    false = sum(1 for _ in alarms(streams.normal(np.random.default_rng(1), texts)))
+    cells = []
+    for kind, share in CHANGES:
+        changed = (streams.changed(kind, share, np.random.default_rng(100 + stream), most) for stream in range(STREAMS // 2))
+        cells.append(told([float(next(alarms(rows), np.inf)) for rows in changed], most))
+    show(f"| alibi-detect CVM on combined, one in {run:,} texts | {false / texts * 1e6:,.1f} | {' | '.join(cells)} |")
+
+
 def folklore(streams: Streams) -> None:
     """PSI over ten bins, and the distance between mean vectors, without any package."""
     place = COLUMNS.index("confidence")
@@ -206,6 +256,8 @@ PEERS: Final[dict[str, Callable[[Streams], None]]] = {
     "river": with_river,
     "evidently": with_evidently,
     "mmd": with_evidently_mmd,
+    "nannyml": with_nannyml,
+    "alibi": with_alibi,
 }
 
 

@@ -25,6 +25,9 @@ STYLES: Final = (
     ("river Page-Hinkley on combined", "river Page-Hinkley, given the same score", "#0c7c7c", "^-"),
     ("evidently Wasserstein distance (normed) of combined", "evidently Wasserstein, given the same score", "#7a3fa8", "D-"),
     ("evidently Wasserstein distance (normed) of confidence", "evidently Wasserstein, confidence", "#7a3fa8", "D:"),
+    ("NannyML wasserstein of combined", "NannyML Wasserstein, given the same score", "#2f855a", "P-"),
+    ("NannyML wasserstein of confidence", "NannyML Wasserstein, confidence", "#2f855a", "P:"),
+    ("alibi-detect CVM", "alibi-detect CVM online, given the same score", "#1b1f24", "*-"),
     ("PSI of confidence, 500", "PSI of confidence", "#c62828", "v:"),
     ("alarm every", "an alarm every n texts", "#8a929b", "x:"),
 )
