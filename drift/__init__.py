@@ -3,6 +3,7 @@
 `drift.detector` has the theory and the promise about false alarms; `docs/drift.md` has them for readers, with an example.
 """
 
+from drift.attribution import Attribution, attribute
 from drift.baseline import Baseline, BaselineError, learn
 from drift.channels import LEVELS, Channel, Counts, Layout, LevelName
 from drift.fitting import learn_profile
@@ -18,6 +19,7 @@ from drift.words import Word, changed_words, count_words
 
 __all__ = [
     "LEVELS",
+    "Attribution",
     "Baseline",
     "BaselineError",
     "Channel",
@@ -38,6 +40,7 @@ __all__ = [
     "Timeline",
     "Verdict",
     "Word",
+    "attribute",
     "block_of",
     "changed_words",
     "class_mix",

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from drift import LEVELS, Counts, LevelName, Monitor, State, Timeline, Verdict, detectable
+import numpy as np
+
+from drift import LEVELS, Attribution, Counts, LevelName, Monitor, State, Timeline, Verdict, attribute, detectable
 
 HOUR: Final = 3600
 
@@ -44,6 +46,21 @@ class History:
     def drifted(self) -> list[Verdict]:
         """The levels in drift at the end."""
         return [verdict for verdict in self.verdicts.values() if verdict.state is State.DRIFT]
+
+    @property
+    def began(self) -> float | None:
+        """When the earliest change that lasts began, in seconds since 1970."""
+        return min(
+            (self.timeline.time(verdict.since) for verdict in self.verdicts.values() if verdict.since is not None), default=None
+        )
+
+    def attribution(self) -> Attribution | None:
+        """Where the texts since then differ, in whole hours: `drift.attribute`."""
+        baseline, began = self.timeline.monitor.baseline, self.began
+        if baseline is None or began is None:
+            return None
+        since = [counts for hour, counts in self.hours.items() if hour + HOUR > began]
+        return attribute(baseline, np.sum(since, axis=0)) if since else None
 
     def resume(self) -> None:
         """The timeline goes on from a state that it was restored to: no change of this history."""

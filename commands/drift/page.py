@@ -14,7 +14,7 @@ import loadtest
 from commands.drift.charts import Series, figure
 from commands.drift.history import HOUR, History
 from commands.drift.pieces import Pieces
-from commands.drift.words import cells, change_cells, duration, moment, share
+from commands.drift.words import attributed, cells, change_cells, duration, moment, share
 from drift import Baseline, Channel, Counts, LevelName, State, Verdict
 from drift.outcome import ESTIMATE_EDGES, mean_of_bins
 from server.observe.drift_log import Tally
@@ -45,6 +45,7 @@ def page(history: History, tally: Tally, pieces: Pieces | None) -> str:
             for name, figure_, unit in _tiles(history, tally)
         ),
         "levels": "".join(_level(history, verdict) for verdict in history.verdicts.values()),
+        "attributed": f"<p>{escape(attributed(found))}</p>" if (found := history.attribution()) else "",
         "charts": "".join(_charts(history)),
         "changes": _table("", ("UTC", "level", "change", "where"), [change_cells(change) for change in history.changes])
         or "<p>No level changed its state.</p>",

@@ -11,7 +11,7 @@ from commands.console import fail, say
 from commands.drift.history import History, follow
 from commands.drift.monitoring import BaselineOption, layout_and_baseline, new_monitor
 from commands.drift.pieces import Pieces, pieces_since
-from commands.drift.words import cells, change_cells, moment, share
+from commands.drift.words import attributed, cells, change_cells, moment, share
 from commands.inputs import BundleOption, bundle_folder, check_files
 from models.bundle import Bundle, BundleError
 from models.tables import TableError
@@ -73,11 +73,10 @@ def report(
 
 def _pieces(logs: list[Path], bundle: Path | None, history: History, tally: Tally) -> Pieces | None:
     """The words that changed with the earliest change that lasts, if the log has texts."""
-    times = [history.timeline.time(verdict.since) for verdict in history.verdicts.values() if verdict.since is not None]
-    if not times or not tally.with_text:
+    if history.began is None or not tally.with_text:
         return None
     try:
-        return pieces_since(logs, Bundle.open(bundle_folder(bundle)), min(times))
+        return pieces_since(logs, Bundle.open(bundle_folder(bundle)), history.began)
     except (BundleError, TokenizerError, TableError) as error:
         say(f"words are not shown: {error}")
         return None
@@ -118,6 +117,8 @@ def _show(history: History, tally: Tally, pieces: Pieces | None) -> None:
     console.print(_levels(history))
     if history.changes:
         console.print(_changes(history))
+    if (found := history.attribution()) is not None:
+        console.print(attributed(found))
     if pieces is not None:
         for name, words in (("more", pieces.more), ("fewer", pieces.less)):
             said = ", ".join(f"{word.text} ({share(word.now)}, before {share(word.before)})" for word in words)

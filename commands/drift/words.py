@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from commands.drift.history import Change
-from drift import State, Timeline, Verdict
+from drift import Attribution, State, Timeline, Verdict
 
 
 def moment(time: float) -> str:
@@ -39,3 +39,11 @@ def change_cells(change: Change) -> tuple[str, str, str, str]:
     """A change's time, level, states and place."""
     verdict = change.verdict
     return moment(change.time), verdict.level, f"{change.before} to {verdict.state}", verdict.where or ""
+
+
+def attributed(found: Attribution) -> str:
+    """In which texts the change is, in a sentence or two."""
+    labels = sorted(found.labels.items(), key=lambda item: -item[1])
+    said = ", ".join(f"{share(part)} {label}" for label, part in labels if part >= 0.005)
+    mix = f"Another mix of labels would explain {share(found.mix)} of the change."
+    return f"Of the unusual texts since the change: {said}. {mix}" if said else mix

@@ -241,6 +241,40 @@ def test_words_are_shown_where_the_log_has_texts_and_no_rare_ones(tmp_path: Path
         assert text not in page.text
 
 
+def test_the_label_that_a_change_is_in_is_named(tmp_path: Path) -> None:
+    score = tuple(np.linspace(0.1, 0.9, 9).tolist())
+    layout = Layout(
+        [
+            Channel("combined", "input", edges=score),
+            *(Channel(f"combined of {label}", "input", edges=score, tested=False) for label in ("billing", "technical")),
+            Channel("label", "output", categories=("billing", "technical")),
+        ]
+    )
+    rng = np.random.default_rng(0)
+
+    def texts(changed: bool) -> np.ndarray:
+        labels = rng.integers(2, size=12)
+        values = np.where((labels == 1) & changed, rng.beta(8, 2, 12), rng.beta(2, 5, 12))
+        own = [np.where(labels == number, values, np.nan) for number in (0, 1)]
+        return layout.bins({"combined": values, "combined of billing": own[0], "combined of technical": own[1], "label": labels})
+
+    baseline, log, target = tmp_path / "baseline.json", tmp_path / "log", tmp_path / "page.html"
+    baseline.write_bytes(learn(layout, ((0, layout.count_bins(texts(changed=False))) for _ in range(1000))).to_bytes())
+    written = [
+        f'{{"time":"2026-01-01T{minute // 60:02}:{minute % 60:02}:01.000Z","drift":"{code}"}}\n'
+        for minute in range(150)
+        for code in layout.encode(texts(changed=minute >= 100))
+    ]
+    log.write_text("".join(written), encoding="utf-8")
+    result = run("report", log, "--baseline", baseline, "--html", target)
+    assert result.exit_code == 1, result.output
+    sentence = re.search(r"Of the unusual texts since the change: 100% technical. Another mix .* would explain .*%", result.stdout)
+    assert sentence, result.stdout
+    page = Tags()
+    page.feed(target.read_text(encoding="utf-8"))
+    assert sentence[0] in page.text
+
+
 def test_the_example_of_the_page_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command, shown = example("## Report")
     monkeypatch.chdir(tmp_path)
