@@ -166,7 +166,7 @@ def _texts(
     for number, line in lines:
         try:
             record = orjson.loads(line or "")
-            time, code = datetime.fromisoformat(record["time"]).timestamp(), record.get("drift")
+            time, code = _time(record["time"]), record.get("drift")
             known = labelling.of(record) if labelling else None
         except (ValueError, TypeError, KeyError, AttributeError):
             tally.add_fault(source, number, "not a line of the prediction log")
@@ -189,6 +189,14 @@ def _texts(
     tally.labelled += len(places)
     tally.counted += len(found)
     return Logged(np.array([each.time for each in found]), bins)
+
+
+def _time(written: str) -> float:
+    """Seconds since 1970. Raises `ValueError` for a time that does not say of which zone it is."""
+    time = datetime.fromisoformat(written)
+    if time.tzinfo is None:
+        raise ValueError("no time zone")
+    return time.timestamp()
 
 
 def _is_sound(line: _Line, source: str, layout: Layout, tally: Tally) -> bool:
