@@ -1,9 +1,8 @@
 """The texts of the drift benchmark: who sends them, how they are changed, and what the embedded model says of each.
 
 Each text is tokenized and classified once, and its observation kept in memory or in a file of numbers; streams of millions of texts
-are then drawn from these observations. The graph in memory gets a second output, the vector of the first token, which its head
-reads. The files are those of the project's ticket data (`test_in_domain.jsonl`, `train.jsonl` and so on): a line has `text`,
-`label`, `intent`.
+are then drawn from these observations. The files are those of the project's ticket data (`test_in_domain.jsonl`, `train.jsonl`
+and so on): a line has `text`, `label`, `intent`.
 """
 
 from __future__ import annotations
@@ -17,20 +16,15 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime as ort
 
 from benchmarks.drift_languages import LANGUAGES
 from drift import Observations, foreign_share
-from models import passes
-from models.bundle import MODEL, Bundle, embedded_bundle
+from models.bundle import Bundle, embedded_bundle
 from models.classifier import Classifier, softmax
-from models.engines import open_session
 from models.types import BlankTextError, Encoding
 
 Array = npt.NDArray[np.float64]
 
-HEAD_INPUT: Final = "LayerNormalization_260"  # the first token of each text, [texts, 384]
 PASS_TEXTS: Final = 32
 PRODUCTS: Final = ("zentrix", "quillow", "brampay", "novaplug", "orbicam", "tidalink", "fenwave", "lumigo")
 
@@ -55,17 +49,13 @@ class Reader:
 
     def __init__(self) -> None:
         bundle = Bundle.open(embedded_bundle())
-        graph = onnx.load_from_string(bundle.model)
-        width = next(tensor for tensor in graph.graph.initializer if tensor.name == "layer.5.norm2.gamma").dims[0]
-        graph.graph.output.append(onnx.helper.make_tensor_value_info(HEAD_INPUT, onnx.TensorProto.FLOAT, [None, width]))
-        self._session = open_session(graph.SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         self._classifier = Classifier(bundle)
         self.labels = self._classifier.labels
         self.temperature = bundle.manifest.temperature
         vocabulary = json.loads(bundle.tokenizer)["model"]["vocab"]
         self.pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         self.vocabulary = len(self.pieces)
-        self.name = f"{self._classifier.identity} ({MODEL} with {HEAD_INPUT})"
+        self.name = self._classifier.identity
 
     def pieces_of(self, word: str) -> list[str]:
         """The pieces of a word, as the tokenizer splits it."""
@@ -89,11 +79,11 @@ class Reader:
         first = np.empty((len(kept), 0), dtype=np.float32)
         order = sorted(range(len(kept)), key=lambda index: len(encodings[index]))
         for group in (order[start : start + PASS_TEXTS] for start in range(0, len(order), PASS_TEXTS)):
-            outputs = self._session.run(None, passes.feeds([encodings[index] for index in group]))
+            outputs = self._classifier.outputs([encodings[index] for index in group])
+            assert outputs.first is not None
             if not first.shape[1]:
-                first = np.empty((len(kept), outputs[1].shape[1]), dtype=np.float32)
-            # A lone text has a second row.
-            logits[group], first[group] = (rows[: len(group)] for rows in outputs)
+                first = np.empty((len(kept), outputs.first.shape[1]), dtype=np.float32)
+            logits[group], first[group] = outputs.logits, outputs.first
         ids, foreign = [encoding.ids for encoding in encodings], np.array([foreign_share(text) for text in kept])
         return Texts(ids, foreign, logits, first, np.array(truth), origins)
 

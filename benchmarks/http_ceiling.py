@@ -54,6 +54,8 @@ class InstantClassifier:
     fingerprint = "instant"
     labels = ("billing", "general", "technical")
     max_length = 256
+    profile = None
+    pieces = ()
     _answer = Prediction("billing", 0.9, (0.9, 0.05, 0.05), (2.0, -0.9, -0.9))
 
     def encode(self, text: str, keep: End | None = None) -> Encoding:  # noqa: ARG002 - no text is too long
@@ -71,6 +73,10 @@ class InstantClassifier:
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """The same prediction for all."""
         return [self._answer] * len(encodings)
+
+    def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """The same prediction for all, without vectors."""
+        return self.predict(encodings)
 
 
 def bare_app() -> ASGIApp:

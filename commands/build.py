@@ -63,6 +63,13 @@ def build(
     ] = False,
     max_length: Annotated[int | None, typer.Option(min=8, help="Tokens read.", show_default="the checkpoint's")] = None,
     dev: Annotated[list[Path] | None, typer.Option(help="Labelled files to calibrate the confidences on.")] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Files of texts that the model was trained on: what drift detection takes as usual.",
+            show_default="half of the --dev texts",
+        ),
+    ] = None,
     test: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: labelled texts to measure fp32 and the bundle on. May be repeated.")
     ] = None,
@@ -96,7 +103,7 @@ def build(
         fail(f"{NEEDS_BUILD} ({error})")
     table = table_format(input_format, delimiter, encoding, text_column, label_column)
     named = [_named(each) for each in test or []]
-    check_files([*(dev or []), *(path for _, path in named), *filter(None, (calibration, goldens))])
+    check_files([*(dev or []), *(training or []), *(path for _, path in named), *filter(None, (calibration, goldens))])
     try:
         dev_examples = read_examples([(path, 1.0) for path in dev], table, say) if dev else []
         tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)], table, say)) for label, path in named]
@@ -108,6 +115,7 @@ def build(
             engine=ENGINE_NAMES[engine],
             calibration=read_texts(calibration, _of_texts(calibration, table), say) if calibration else (),
             reduce_range=reduce_range,
+            training=[text for path in training or [] for text in read_texts(path, _of_texts(path, table), say)],
             goldens=tuple(read_texts(goldens, _of_texts(goldens, table), say)) if goldens else GOLDEN_TEXTS,
         )
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)

@@ -1,7 +1,11 @@
-"""The folder that a model ships as: `model.onnx`, `tokenizer.json`, `manifest.json` and, for people, `MODEL_CARD.md`.
+"""The folder that a model ships as: `model.onnx`, `tokenizer.json`, `manifest.json`, perhaps `profile.json` and, for people,
+`MODEL_CARD.md`.
 
 Reading a bundle is a trust border. The manifest is validated as a whole, sizes are bounded, and the bytes that are handed on are
 the very bytes whose SHA-256 was checked. Nothing in a bundle is code, and nothing is unpickled.
+
+Format 3 came with version 0.2: the graph may give the first-token vectors too, and the bundle may have the profile that drift
+detection measures texts against. Bundles of format 2 have neither and are read as before.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
+FORMATS: Final = (2, 3)
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+# What the training texts looked like, in numbers; see `drift.profile`.
+PROFILE = "profile.json"
 CARD = "MODEL_CARD.md"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
@@ -59,7 +66,7 @@ class Manifest(_Record):
     special tokens too. `golden_tolerance` bounds the difference of any golden logit on the machine that serves.
     """
 
-    format_version: Literal[2]
+    format_version: Literal[2, 3]
     name: Annotated[str, Field(pattern=NAME)]
     version: Annotated[str, Field(pattern=NAME)]
     engine: EngineName
@@ -78,8 +85,8 @@ class Manifest(_Record):
     def _is_consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a label occurs twice")
-        if set(self.files) != {MODEL, TOKENIZER}:
-            raise ValueError(f"files: must list {MODEL} and {TOKENIZER}")
+        if set(self.files) - {PROFILE} != {MODEL, TOKENIZER}:
+            raise ValueError(f"files: must list {MODEL} and {TOKENIZER}, and may list {PROFILE}")
         for number, golden in enumerate(self.goldens):
             if len(golden.logits) != len(self.labels):
                 raise ValueError(f"goldens.{number}.logits: {len(golden.logits)} values for {len(self.labels)} labels")
@@ -89,12 +96,13 @@ class Manifest(_Record):
 
 
 class Bundle:
-    """An opened bundle: the manifest and the checked bytes of its files."""
+    """An opened bundle: the manifest and the checked bytes of its files; `profile` is None where there is none."""
 
-    def __init__(self, manifest: Manifest, model: bytes, tokenizer: bytes) -> None:
+    def __init__(self, manifest: Manifest, model: bytes, tokenizer: bytes, profile: bytes | None = None) -> None:
         self.manifest = manifest
         self.model = model
         self.tokenizer = tokenizer
+        self.profile = profile
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -102,7 +110,8 @@ class Bundle:
         if not folder.is_dir():
             raise BundleError(f"{folder}: no such folder")
         manifest = _read_manifest(folder / MANIFEST)
-        return cls(manifest, *(_read_checked(folder / name, manifest.files[name]) for name in (MODEL, TOKENIZER)))
+        found = {name: _read_checked(folder / name, record) for name, record in manifest.files.items()}
+        return cls(manifest, found[MODEL], found[TOKENIZER], found.get(PROFILE))
 
 
 def embedded_bundle() -> Path:
@@ -120,7 +129,8 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _fault(detail: ErrorDetails) -> str:
     if detail["loc"] == ("format_version",):
-        return f"this version reads bundles of format {FORMAT_VERSION} only; build the bundle again with `supportbot build`"
+        formats = " and ".join(map(str, FORMATS))
+        return f"this version reads bundles of formats {formats} only; build the bundle again with `supportbot build`"
     place = ".".join(map(str, detail["loc"]))
     return f"{place}: {detail['msg']}" if place else detail["msg"]
 

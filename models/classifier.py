@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import TOKENIZER, Bundle, BundleError, Manifest
-from models.engines import ENGINES, Engine
+from models.engines import ENGINES, Engine, Outputs
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import Encoding, End, Prediction, Token
 
@@ -41,11 +41,28 @@ class Classifier:
         except TokenizerError as error:
             raise BundleError(f"{TOKENIZER}: {error}") from error
         self._engine: Engine = ENGINES[manifest.engine](bundle.model, manifest, threads)
+        # The bytes of the bundle's profile, for drift detection.
+        self.profile = bundle.profile
 
     @classmethod
     def open(cls, folder: Path, threads: int = 1) -> Self:
         """Open a bundle folder. Raises `BundleError` when it is not whole or not loadable."""
         return cls(Bundle.open(folder), threads)
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id there is."""
+        return self._tokenizer.vocabulary
+
+    @property
+    def pieces(self) -> list[str]:
+        """The strings of all token ids, in their order; empty for ids that there are not."""
+        return self._tokenizer.pieces
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The ids of the special tokens that every text gets, such as [CLS] and [SEP]."""
+        return tuple(token.id for token in self.tokens("a", special=True) if token.special)
 
     def encode(self, text: str, keep: End | None = None) -> Encoding:
         """Tokenize one text; of one that is too long, keep this end, or the one that the model was trained on.
@@ -60,14 +77,23 @@ class Classifier:
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order. Raises `ArithmeticError` if a logit is not finite."""
-        logits = self.logits(encodings)
+        return self._predictions(self.logits(encodings), [None] * len(encodings))
+
+    def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """As `predict`, with the first-token vectors where the bundle's graph gives them."""
+        if not encodings:
+            return []
+        outputs = self.outputs(encodings)
+        return self._predictions(outputs.logits, [None] * len(encodings) if outputs.first is None else outputs.first)
+
+    def _predictions(self, logits: Floats, first: Iterable[Floats | None]) -> list[Prediction]:
         if not np.isfinite(logits).all():
             raise ArithmeticError(f"{self.identity} computed values that are not finite")
         scores = softmax(logits / self.manifest.temperature)
         best = scores.argmax(axis=1)
         return [
-            Prediction(self.labels[winner], row[winner], tuple(row), tuple(raw))
-            for winner, row, raw in zip(best.tolist(), scores.tolist(), logits.tolist(), strict=True)
+            Prediction(self.labels[winner], row[winner], tuple(row), tuple(raw), vector)
+            for winner, row, raw, vector in zip(best.tolist(), scores.tolist(), logits.tolist(), first, strict=True)
         ]
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
@@ -79,6 +105,10 @@ class Classifier:
         if not encodings:
             return np.empty((0, len(self.labels)), dtype=np.float32)
         return self._engine.logits(encodings)
+
+    def outputs(self, encodings: Sequence[Encoding]) -> Outputs:
+        """Raw logits as above, with the first-token vectors where the graph gives them; at least one encoding."""
+        return self._engine.outputs(encodings)
 
     def self_check(self) -> None:
         """Compare the golden texts' logits with the manifest's. Raises `SelfCheckFailed` with the worst difference and a remedy."""

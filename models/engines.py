@@ -6,6 +6,7 @@ An engine owns one ONNX Runtime session, which all worker threads share, and hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,8 +20,18 @@ from models.types import Encoding
 
 Floats = npt.NDArray[np.floating[Any]]
 
-# The output of a padding-free graph. By name: without one, the runtime's Python part looks for the names at each pass.
+# The outputs of a padding-free graph. By name: without names, the runtime's Python part looks for them at each pass. The second is
+# what the head reads, the last layer's row of each text's first token; graphs of bundles of format 2 do not give it.
 LOGITS: Final = ("logits",)
+WITH_FIRST: Final = ("logits", "first")
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model computes: logits, shape [texts, labels], and perhaps first-token vectors, shape [texts, hidden]."""
+
+    logits: Floats
+    first: Floats | None
 
 
 class Engine(Protocol):
@@ -31,6 +42,9 @@ class Engine(Protocol):
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels], in the order of the encodings; at least one encoding."""
+
+    def outputs(self, encodings: Sequence[Encoding]) -> Outputs:
+        """The same logits, with the first-token vectors where the graph gives them."""
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """The passes that `logits` makes of texts of these lengths, as indices."""
@@ -47,10 +61,17 @@ class PackedEngine:
         # batch-mates have a say.
         self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, threads)
         check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
+        self._gives_first = len(self._session.get_outputs()) == len(WITH_FIRST)
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels]."""
         return packed_logits(self._session, encodings)
+
+    def outputs(self, encodings: Sequence[Encoding]) -> Outputs:
+        """The same logits, with the first-token vectors where the graph gives them."""
+        if not self._gives_first:
+            return Outputs(self.logits(encodings), None)
+        return Outputs(*_packed(self._session, encodings, WITH_FIRST))
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """The passes that `logits` makes of texts of these lengths, as indices."""
@@ -59,15 +80,20 @@ class PackedEngine:
 
 def packed_logits(session: ort.InferenceSession, encodings: Sequence[Encoding]) -> Floats:
     """Run a batch through a padding-free graph, in the passes that `models.passes` plans."""
+    return _packed(session, encodings, LOGITS)[0]
+
+
+def _packed(session: ort.InferenceSession, encodings: Sequence[Encoding], names: Sequence[str]) -> list[Floats]:
+    """The named outputs, an array with a row a text for each."""
     if len(encodings) == 1:  # nothing to plan, and at low load nearly all batches are of one text
-        (rows,) = session.run(LOGITS, passes.feeds(encodings))
-        return np.asarray(rows[:1])
+        return [rows[:1] for rows in session.run(names, passes.feeds(encodings))]
     groups = passes.plan([len(encoding) for encoding in encodings])
-    outputs = [session.run(LOGITS, passes.feeds([encodings[index] for index in group])) for group in groups]
-    logits = np.empty((len(encodings), outputs[0][0].shape[1]), dtype=np.float32)
-    for group, (rows,) in zip(groups, outputs, strict=True):
-        logits[group] = rows[: len(group)]  # a lone text has a second row
-    return logits
+    found = [session.run(names, passes.feeds([encodings[index] for index in group])) for group in groups]
+    outputs: list[Floats] = [np.empty((len(encodings), rows.shape[1]), dtype=np.float32) for rows in found[0]]
+    for group, parts in zip(groups, found, strict=True):
+        for output, rows in zip(outputs, parts, strict=True):
+            output[group] = rows[: len(group)]  # a lone text has a second row
+    return outputs
 
 
 class PaddedEngine:
@@ -88,6 +114,10 @@ class PaddedEngine:
         for group in self.divide([len(encoding) for encoding in encodings]):
             logits[group] = self.run([encodings[index] for index in group])
         return logits
+
+    def outputs(self, encodings: Sequence[Encoding]) -> Outputs:
+        """The logits. A traced graph gives no vectors: which of its tensors the head reads is known to torch alone."""
+        return Outputs(self.logits(encodings), None)
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """The passes that `logits` makes of texts of these lengths, as indices."""
@@ -135,8 +165,9 @@ def open_session(model: bytes, level: ort.GraphOptimizationLevel, threads: int =
 
 
 def check_signature(session: ort.InferenceSession, inputs: Sequence[str], labels: int) -> None:
-    """Raise `BundleError` unless the graph takes these inputs and gives one output of shape [texts, labels]."""
+    """Raise `BundleError` unless the graph takes these inputs and gives logits, shape [texts, labels], and perhaps `first`."""
     found = tuple(value.name for value in session.get_inputs())
-    outputs = [tuple(value.shape) for value in session.get_outputs()]
-    if found != tuple(inputs) or len(outputs) != 1 or outputs[0][-1:] != (labels,):
-        raise BundleError(f"{MODEL}: inputs {found} and outputs {outputs} are not ({', '.join(inputs)}) -> [texts, {labels}]")
+    outputs = {value.name: tuple(value.shape) for value in session.get_outputs()}
+    if found != tuple(inputs) or tuple(outputs) not in (LOGITS, WITH_FIRST) or outputs["logits"][-1:] != (labels,):
+        wanted = f"({', '.join(inputs)}) -> logits [texts, {labels}]"
+        raise BundleError(f"{MODEL}: inputs {found} and outputs {outputs} are not {wanted}")

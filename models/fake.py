@@ -21,6 +21,8 @@ class FakeClassifier:
     identity = "fake@1"
     fingerprint = "fake"
     labels = ("billing", "general", "technical")
+    profile: bytes | None = None
+    pieces: Sequence[str] = labels
 
     def __init__(self, on_pass: Callable[[Sequence[Encoding]], None] = _nothing, max_length: int = 256) -> None:
         self._on_pass = on_pass
@@ -47,6 +49,10 @@ class FakeClassifier:
         """Classify encodings; as many predictions, in the same order."""
         self._on_pass(encodings)
         return [self._prediction(encoding) for encoding in encodings]
+
+    def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """As `predict`; there are no vectors."""
+        return self.predict(encodings)
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """All in one pass."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 
 class End(Enum):
@@ -30,13 +33,15 @@ class Encoding:
 class Prediction:
     """A classified text: `scores` are the calibrated probabilities in the order of the labels, `confidence` the highest of them.
 
-    `logits` are what the model computed, before temperature and softmax, in the same order.
+    `logits` are what the model computed, before temperature and softmax, in the same order. `first` is the first-token vector that
+    they were made of, float32 of shape [hidden], where it was asked for and the model gives it.
     """
 
     label: str
     confidence: float
     scores: tuple[float, ...]
     logits: tuple[float, ...]
+    first: npt.NDArray[np.floating[Any]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,14 @@ class TextClassifier(Protocol):
         """Equal for two models only if they answer every text alike."""
 
     @property
+    def profile(self) -> bytes | None:
+        """What drift detection measures texts against (`drift.Profile`); None if there is none."""
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """The strings of all token ids, in their order; empty for ids that there are not."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label names in the order of the classes."""
 
@@ -87,6 +100,9 @@ class TextClassifier(Protocol):
 
     def predict(self, encodings: Sequence[Encoding]) -> list[Prediction]:
         """Classify encodings; as many predictions, in the same order."""
+
+    def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """The same predictions to the bit, with their first-token vectors where the model gives them."""
 
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """Divide texts of these lengths, in tokens, into the forward passes that `predict` would make of them, as indices."""

@@ -43,10 +43,10 @@ STEPS: Final = (
 )
 # How often an e-mail has each part.
 _EMAIL: Final[Mapping[str, float]] = {
-    "greeting": 0.55,
-    "signature": 0.6,
-    "disclaimer": 0.3,
-    "quote": 0.4,
+    "greeting": 0.6,
+    "signature": 0.7,
+    "disclaimer": 0.45,
+    "quote": 0.5,
     "header": 0.25,
     "forward": 0.15,
 }
@@ -72,7 +72,7 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 KINDS: Final = tuple(_NEEDS)
 # One kind for most texts, up to three for some.
-_ANOTHER: Final = 0.4
+_ANOTHER: Final = 0.5
 _MOST: Final = 3
 
 

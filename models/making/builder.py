@@ -23,6 +23,7 @@ from models.bundle import (
     MAX_FILE_BYTES,
     MODEL,
     NAME,
+    PROFILE,
     TOKENIZER,
     Bundle,
     EngineName,
@@ -43,6 +44,7 @@ from models.making.evaluate import agreement, compositions, encode_all, fit_temp
 from models.making.formats import WEIGHTS
 from models.making.graph import Writer
 from models.making.metrics import Floats, Indices, expected_calibration_error
+from models.making.profile import ProfileTexts, make_profile, texts_of
 from models.making.tokens import NotCompared, compare_tokens
 from models.making.weights import weight_files
 from models.tokenizer import Tokenizer, TokenizerError
@@ -86,8 +88,9 @@ class BuildOptions:
     """How to build; `max_length` in tokens, None for what the checkpoint was trained with.
 
     `engine` None takes the padding-free graph where the architecture has one, and traces others. `calibration` are texts like
-    those that will be served, by default the dev texts, else built-in tickets. `reduce_range` keeps weights to 7 bits, for x86
-    CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
+    those that will be served, by default the dev texts, else built-in tickets. `profile` is what drift detection measures texts
+    against; by default it is learned from `training`, texts that the model was trained on, and from the dev texts. `reduce_range`
+    keeps weights to 7 bits, for x86 CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
     """
 
     name: str
@@ -101,6 +104,8 @@ class BuildOptions:
     expected: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, JsonValue] = field(default_factory=dict)
     card_template: str | None = None
+    training: Sequence[str] = ()
+    profile: ProfileTexts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +149,13 @@ def build_bundle(
         work = Path(temporary)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by trying the graph
             graphs = _packed_graphs(checkpoint, options, dev, say) or _padded_graphs(checkpoint, options, work, say)
-        manifest = _finish(checkpoint, graphs, options, dev, tests, say)
+        manifest, profile = _finish(checkpoint, graphs, options, dev, tests, say)
         folder = work / "bundle"
         folder.mkdir()
         (folder / MODEL).write_bytes(graphs.model)
         (folder / TOKENIZER).write_bytes(checkpoint.tokenizer)
+        if profile is not None:
+            (folder / PROFILE).write_bytes(profile)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / CARD).write_text(render_card(manifest, options.card_template), encoding="utf-8")
         Classifier.open(folder).self_check()
@@ -275,7 +282,8 @@ def _finish(
     dev: Sequence[Example],
     tests: Sequence[TestSet],
     say: Callable[[str], None],
-) -> Manifest:
+) -> tuple[Manifest, bytes | None]:
+    """The manifest, and the profile if there is one."""
     model, tokenizer = graphs.model, checkpoint.tokenizer
     draft = _draft(checkpoint, graphs, options)
     built = Classifier(Bundle(draft, model, tokenizer))
@@ -302,8 +310,31 @@ def _finish(
             "verification": {"calibration": calibration} | _verify(built, fp32, temperature, tests, say),
         }
     )
-    _check_expected(Classifier(Bundle(manifest, model, tokenizer)), options.expected)
-    return manifest
+    finished = Classifier(Bundle(manifest, model, tokenizer))
+    _check_expected(finished, options.expected)
+    profile, record = _profile(finished, options, dev, say)
+    files = manifest.files | ({PROFILE: _record(profile)} if profile is not None else {})
+    return manifest.model_copy(update={"files": files, "provenance": manifest.provenance | {"profile": record}}), profile
+
+
+def _profile(
+    classifier: Classifier, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]
+) -> tuple[bytes | None, JsonValue]:
+    """The profile for drift detection, or None; and what the manifest says of it."""
+    texts = options.profile or texts_of(options.training, dev)
+    if isinstance(texts, str):
+        say(f"no profile for drift detection: {texts}")
+        return None, {"missing": texts}
+    say(f"learning the profile for drift detection from {len(texts.training)} texts, and {len(texts.held_out)} held-out ones")
+    profile = make_profile(classifier, texts)
+    vectors = bool(len(profile.center))
+    if not vectors:
+        say("this engine gives no first-token vectors: the profile is without the channel that needs them")
+    return profile.to_bytes(), {
+        "training_texts": len(texts.training),
+        "held_out_texts": len(texts.held_out),
+        "first_token_vectors": vectors,
+    }
 
 
 def _verify(

@@ -39,8 +39,17 @@ def _facts(manifest: Manifest) -> str:
         "longest input": f"{manifest.max_length} tokens, longer texts are cut",
         "temperature": f"{manifest.temperature}",
         "made": str(manifest.provenance.get("created", "")),
+        "drift detection": _drift(manifest.provenance.get("profile")),
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _drift(record: object) -> str:
+    """What the manifest says of the profile."""
+    if not isinstance(record, dict) or "missing" in record:
+        return f"no profile ({record['missing']})" if isinstance(record, dict) else "no profile"
+    vectors = "" if record["first_token_vectors"] else ", without first-token vectors"
+    return f"profile of {record['training_texts']} training texts and {record['held_out_texts']} held-out ones{vectors}"
 
 
 def _measurements(manifest: Manifest) -> str:

@@ -92,7 +92,9 @@ class Writer:
         self._zeros: dict[tuple[str, int], str] = {}
 
     def write(self) -> onnx.ModelProto:
-        """The model: inputs `models.passes.INPUTS`, output `logits`, shape [texts, labels]."""
+        """The model: inputs `models.passes.INPUTS`, outputs `logits`, shape [texts, labels], and `first`, shape [texts, hidden]:
+        what the head reads. (A pass over one text has a second row.)
+        """
         g, encoder = self._g, self._encoder
         hidden = self._embed()
         # Where the rows' queries, keys and values are when their joint product is read as [3 x tokens, hidden].
@@ -100,7 +102,10 @@ class Writer:
         self._views = queries, g.op("Add", queries, g.index(1)), g.op("Add", queries, g.index(2))
         for number in range(len(encoder.layers) - 1):
             hidden = self._layer(number, hidden)
-        logits = self._head(self._last_layer(len(encoder.layers) - 1, hidden))
+        first = self._last_layer(len(encoder.layers) - 1, hidden)
+        assert first == g.nodes[-1].name
+        g.nodes[-1].output[0] = "first"
+        logits = self._head("first")
         g.nodes[-1].output[0] = "logits"
         assert logits == g.nodes[-1].name
         return self._model()
@@ -248,7 +253,8 @@ class Writer:
             helper.make_tensor_value_info(name, TensorProto.FLOAT if kind is np.float32 else TensorProto.INT64, list(shape))
             for name, (kind, shape) in INPUTS.items()
         ]
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["texts", self._encoder.head[-1][0].weight.shape[1]])]
+        widths = {"logits": self._encoder.head[-1][0].weight.shape[1], "first": self._encoder.hidden}
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["texts", width]) for name, width in widths.items()]
         if self._probe:
             outputs += [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None) for tensor, _ in self.probes.values()]
         graph = helper.make_graph(g.nodes, "encoder", inputs, outputs, list(g.constants.values()))

@@ -2,7 +2,8 @@
 
 The result is an ordinary Hugging Face checkpoint folder. Training is seeded, holds out a stratified share (or takes a file) to
 choose the best epoch by macro-F1, stops early, and can be interrupted: after each epoch the whole state is written to
-`OUT.partial/`, and the same command continues from there. The finished checkpoint appears under its name in one rename.
+`OUT.partial/`, and the same command continues from there. The finished checkpoint appears under its name in one rename. A GPU is
+used where torch sees one.
 """
 
 from __future__ import annotations
@@ -313,6 +314,8 @@ class _Trainer:
         self._targets = [index[example.label] for example in training]
         # The longest text there can be: a config may promise more positions than there are.
         row = self._inputs[0]
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(self._device)  # before the optimizer, which holds the parameters
         model.eval()
         with torch.inference_mode():
             self._logits([(row * options.max_length)[: options.max_length]])
@@ -338,9 +341,9 @@ class _Trainer:
         self._model.train()
         losses = 0.0
         for step, batch in enumerate(self._batches(epoch), start=1):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._options.bfloat16):
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.bfloat16):
                 logits = self._logits([ids for ids, _ in batch])
-            loss = self._loss(logits.float(), torch.tensor([target for _, target in batch]))
+            loss = self._loss(logits.float(), torch.tensor([target for _, target in batch], device=self._device))
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             size = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -407,8 +410,8 @@ class _Trainer:
 
     def _logits(self, inputs: list[list[int]]) -> torch.Tensor:
         longest = max(map(len, inputs))
-        ids = torch.tensor([row + [self._pad_id] * (longest - len(row)) for row in inputs])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs])
+        ids = torch.tensor([row + [self._pad_id] * (longest - len(row)) for row in inputs], device=self._device)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs], device=self._device)
         try:
             logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -423,7 +426,7 @@ class _Trainer:
         with torch.inference_mode():
             for start in range(0, len(order), 64):
                 batch = order[start : start + 64]
-                predicted[batch] = self._logits([inputs[i] for i in batch]).argmax(dim=-1).numpy()
+                predicted[batch] = self._logits([inputs[i] for i in batch]).argmax(dim=-1).cpu().numpy()
         return predicted
 
     def save(self, partial: Path, history: Sequence[EpochResult]) -> None:
@@ -432,6 +435,7 @@ class _Trainer:
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "generator": self._generator.get_state(),
             "history": [asdict(result) for result in history],
         }
@@ -446,12 +450,14 @@ class _Trainer:
             return []
         try:
             # weights_only: tensors and plain containers, no code from the file is run.
-            state = torch.load(file, weights_only=True)
+            state = torch.load(file, weights_only=True, map_location="cpu")
         except Exception as error:
             raise TrainingError(f"{file} cannot be read ({error}); remove {partial} to start afresh") from error
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["torch_rng"])
+        if torch.cuda.is_available() and state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
         self._generator.set_state(state["generator"])
         return [EpochResult(**result) for result in state["history"]]

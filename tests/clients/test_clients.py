@@ -40,7 +40,7 @@ def test_tritonclient(ask: Callable[[str], Found]) -> None:
     assert (found["live"], found["ready"], found["model_ready"]) == (True, True, [True, True, False])
     assert "binary_tensor_data" in found["server"]["extensions"]
     assert found["model"]["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
-    assert found["repository"] == [{"name": "supportbot", "version": "1.1.0", "state": "READY", "reason": ""}]
+    assert found["repository"] == [{"name": "supportbot", "version": "1.2.0", "state": "READY", "reason": ""}]
     labels = ["billing", "technical", "general"]
     assert found["binary"] == {
         "id": "ticket-1",
@@ -54,7 +54,7 @@ def test_tritonclient(ask: Callable[[str], Found]) -> None:
     assert [row[0].split(":")[2] for row in found["classes"]] == labels
     assert [len(row) for row in found["classes"]] == [2, 2, 2]
     assert found["gzip"] == found["deflate"] == ["billing"] * 32
-    assert found["unknown_model"] == ["404", "there is no model 'other' here, only 'supportbot@1.1.0'"]
+    assert found["unknown_model"] == ["404", "there is no model 'other' here, only 'supportbot@1.2.0'"]
     assert found["unknown_output"][0] == "422"
     assert found["unknown_output"][1].startswith("outputs: there is no 'classes'")
     assert found["late"] == ["504", "the request's timeout came before its answer"]

@@ -34,7 +34,7 @@ def main(url: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
-        "model_ready": [client.is_model_ready(MODEL), client.is_model_ready(MODEL, "1.1.0"), client.is_model_ready("other")],
+        "model_ready": [client.is_model_ready(MODEL), client.is_model_ready(MODEL, "1.2.0"), client.is_model_ready("other")],
         "server": client.get_server_metadata(),
         "model": client.get_model_metadata(MODEL),
         "repository": client.get_model_repository_index(),
@@ -50,7 +50,7 @@ def main(url: str) -> dict[str, Any]:
     }
     wishes = [http.InferRequestedOutput("label", binary_data=False), http.InferRequestedOutput("score", binary_data=False)]
     found["json"] = labels(client.infer(MODEL, [tensor(TEXTS, binary=False)], outputs=wishes))
-    found["column"] = labels(client.infer(MODEL, [tensor(TEXTS, column=True)], model_version="1.1.0"))
+    found["column"] = labels(client.infer(MODEL, [tensor(TEXTS, column=True)], model_version="1.2.0"))
     classes = client.infer(MODEL, [tensor(TEXTS)], outputs=[http.InferRequestedOutput("probabilities", class_count=2)])
     found["classes"] = [[label.decode() for label in row] for row in classes.as_numpy("probabilities").tolist()]
     asked = [client.async_infer(MODEL, [tensor([text])], priority=2, timeout=20_000_000) for text in TEXTS]

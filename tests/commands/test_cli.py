@@ -75,7 +75,7 @@ def test_a_jsonl_file_with_bad_rows_loses_none_and_says_so(tmp_path: Path) -> No
 
 
 def test_a_text_over_the_limit_says_that_it_was_cut() -> None:
-    (row,) = records(run("classify", "why " * 400).stdout)
+    (row,) = records(run("classify", "why " * 600).stdout)
     assert row["truncated"] is True
 
 

@@ -39,19 +39,19 @@ def test_the_command_measures_with_the_settings_of_the_server_here(tmp_path: Pat
 
 def test_the_command_shows_lengths_costs_and_one_recommendation(tmp_path: Path) -> None:
     source, target = tmp_path / "tickets.jsonl", tmp_path / "figures.json"
-    rows = [{"text": text} for text in islice(tickets(1), 40)] + [{"text": "why " * 300}, {"text": " "}, {"txt": ""}]
+    rows = [{"text": text} for text in islice(tickets(1), 40)] + [{"text": "why " * 600}, {"text": " "}, {"txt": ""}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = run(source, "--seconds", "1", "--json", target)
     assert result.exit_code == 0, result.stderr
     assert "41 texts, tokens: mean" in result.stdout
-    assert "reads 256: 2.4 % of the texts are cut" in result.stdout
-    assert "257 - 512" in result.stdout
+    assert "reads 512: 2.4 % of the texts are cut" in result.stdout
+    assert "513 - 1024" in result.stdout
     assert f"{source}:43: no 'text'" in result.stderr
     assert "blank texts, left out: 1" in result.stderr
     figures = json.loads(target.read_bytes())
-    assert figures["recommendation"].startswith("build the bundle with --max-length 512")
+    assert figures["recommendation"].startswith("keep 512")
     assert figures["recommendation"] in result.stdout
-    assert (figures["limit"], figures["left_out"], figures["bad_rows"], figures["lengths"]["longest"]) == (256, 1, 1, 302)
+    assert (figures["limit"], figures["left_out"], figures["bad_rows"], figures["lengths"]["longest"]) == (512, 1, 1, 602)
     assert [limit["limit"] for limit in figures["limits"]] == [32, 64, 128, 256, 512]
     assert all(limit["cost"]["served"] > 0 for limit in figures["limits"])
 
@@ -59,13 +59,13 @@ def test_the_command_shows_lengths_costs_and_one_recommendation(tmp_path: Path) 
 def test_the_command_reads_a_prediction_log_and_says_what_it_cannot_know(tmp_path: Path) -> None:
     log = tmp_path / "predictions.jsonl"
     cached = '{"tokens": null, "truncated": false}\n'
-    log.write_text(cached * 30 + record(20) * 9 + record(256, truncated=True), encoding="utf-8")
+    log.write_text(cached * 30 + record(20) * 9 + record(512, truncated=True), encoding="utf-8")
     result = run(log, "--seconds", "0")
     assert result.exit_code == 0, result.stderr
     assert "lengths from a prediction log: longer texts count as its limit" in result.stderr
     assert "answers from the cache, left out: 30" in result.stderr
-    assert "10.0 % of the texts were cut at 256 tokens" in result.stdout
-    assert "keep 256" in run(log, "--seconds", "0", "--max-truncated", "10").stdout
+    assert "10.0 % of the texts were cut at 512 tokens" in result.stdout
+    assert "keep 512" in run(log, "--seconds", "0", "--max-truncated", "10").stdout
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from models.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, embedded_bundle
+from models.bundle import MANIFEST, MODEL, PROFILE, TOKENIZER, Bundle, BundleError, embedded_bundle
+from models.classifier import Classifier
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -20,11 +21,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_the_embedded_bundle_is_whole_and_small() -> None:
     bundle = Bundle.open(embedded_bundle())
     assert bundle.manifest.labels == ["billing", "general", "technical"]
-    assert bundle.manifest.max_length == 256
-    assert sum(file.stat().st_size for file in embedded_bundle().iterdir()) <= 25_000_000
+    assert bundle.manifest.max_length == 512
+    assert bundle.profile is not None
+    assert sum(file.stat().st_size for file in embedded_bundle().iterdir()) <= 25_500_000
 
 
-@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+@pytest.mark.parametrize("name", [MODEL, PROFILE, TOKENIZER])
 def test_a_changed_byte_is_noticed(bundle_copy: Path, name: str) -> None:
     content = bytearray((bundle_copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -33,7 +35,7 @@ def test_a_changed_byte_is_noticed(bundle_copy: Path, name: str) -> None:
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.parametrize("name", [MODEL, TOKENIZER])
+@pytest.mark.parametrize("name", [MODEL, PROFILE, TOKENIZER])
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x", lambda _: b""])
 def test_a_truncated_or_longer_file_is_noticed(bundle_copy: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     (bundle_copy / name).write_bytes(change((bundle_copy / name).read_bytes()))
@@ -41,11 +43,21 @@ def test_a_truncated_or_longer_file_is_noticed(bundle_copy: Path, name: str, cha
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, MODEL, TOKENIZER])
+@pytest.mark.parametrize("name", [MANIFEST, MODEL, PROFILE, TOKENIZER])
 def test_a_missing_file_is_named(bundle_copy: Path, name: str) -> None:
     (bundle_copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name}: No such file"):
         Bundle.open(bundle_copy)
+
+
+def test_a_bundle_of_format_2_has_no_profile(bundle_copy: Path) -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 2
+        del manifest["files"][PROFILE]
+
+    edit(bundle_copy, older)
+    assert Bundle.open(bundle_copy).profile is None
+    Classifier.open(bundle_copy).self_check()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -56,7 +68,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m.update(format_version=1), "reads bundles of format 2 only; build the bundle again"),
+        (lambda m: m.update(format_version=1), "reads bundles of formats 2 and 3 only; build the bundle again"),
         (lambda m: m.update(engine="pickled"), "engine"),
         (lambda m: m.update(labels=["one", "one", "two"]), "a label occurs twice"),
         (lambda m: m.update(labels=["one"]), "labels"),

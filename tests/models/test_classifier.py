@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.bundle import Bundle, BundleError, FileRecord, embedded_bundle
 from models.classifier import Classifier, SelfCheckFailed, softmax
+from models.engines import PackedEngine
+from models.types import Encoding
 
 ARTICLE = {
     "My payment failed twice": "billing",
@@ -55,8 +58,33 @@ def test_results_keep_the_order_of_a_mixed_batch(classifier: Classifier) -> None
     assert np.abs(together - alone[::-1]).max() > 2.0
 
 
+def test_observing_gives_the_same_predictions_and_the_vectors_that_the_head_reads(classifier: Classifier) -> None:
+    encodings = [classifier.encode(text) for text in MIXED]
+    together = classifier.observe(encodings)
+    assert together == classifier.predict(encodings)
+    vectors = {prediction.first.tobytes() for prediction in together if prediction.first is not None}
+    assert len(vectors) == len(MIXED)
+    for encoding, prediction in zip(encodings, together, strict=True):
+        (alone,) = classifier.observe([encoding])
+        assert alone.first is not None
+        assert alone.first.shape == (384,)
+        assert prediction.first is not None
+        assert np.array_equal(alone.first, prediction.first)
+        assert classifier.predict([encoding])[0].first is None
+
+
+def test_a_graph_of_format_2_gives_no_vectors(classifier: Classifier) -> None:
+    graph = (Path(__file__).parent / "goldens" / "bert.onnx").read_bytes()
+    engine = PackedEngine(graph, classifier.manifest.model_copy(update={"labels": ["one", "two", "three"]}))
+    encodings = [Encoding((2, 5, 7, 3), truncated=False), Encoding((2, 9, 3), truncated=False)]
+    outputs = engine.outputs(encodings)
+    assert outputs.first is None
+    assert np.array_equal(outputs.logits, engine.logits(encodings))
+
+
 def test_no_texts_give_no_predictions(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
+    assert classifier.observe([]) == []
 
 
 def test_threads_share_the_session_and_get_their_own_answers(classifier: Classifier) -> None:
@@ -126,7 +154,7 @@ def test_the_warm_up_passes_nothing_that_is_longer_than_the_limit(limit: int, mo
 
 def test_a_length_that_the_model_does_not_have_is_found_by_the_warm_up() -> None:
     bundle = Bundle.open(embedded_bundle())
-    bundle.manifest = bundle.manifest.model_copy(update={"max_length": 300})
+    bundle.manifest = bundle.manifest.model_copy(update={"max_length": 600})
     with pytest.raises(Exception, match="indices element out of data bounds"):
         Classifier(bundle).warm_up()
 

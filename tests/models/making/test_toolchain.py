@@ -15,8 +15,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from commands.cli import app
+from drift import Profile
 from models.bundle import TOKENIZER, Bundle, EngineName, embedded_bundle
 from models.classifier import Classifier
+from models.making.config import CheckpointError
 from models.making.dataset import Example
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+safetensors = pytest.importorskip("safetensors.torch")
 
 pytestmark = [
     pytest.mark.build,
@@ -194,6 +197,27 @@ def test_augmentation_leaves_fixed_examples_as_they_are(base: Path, tmp_path: Pa
     assert recorder.seen == {row.text for row in training if not row.fixed}
 
 
+def test_an_average_is_the_mean_of_the_weights_and_a_checkpoint(checkpoint: Path, base: Path, data: Path, tmp_path: Path) -> None:
+    assert train(base, data, tmp_path / "other", "--seed", "8").exit_code == 0
+    from models.making.average import average
+    from models.making.builder import open_checkpoint
+
+    average([checkpoint, tmp_path / "other"], tmp_path / "mean")
+    one, two, mean = (
+        safetensors.load_file(folder / "model.safetensors") for folder in (checkpoint, tmp_path / "other", tmp_path / "mean")
+    )
+    assert one.keys() == mean.keys()
+    for name in one:
+        assert torch.allclose(mean[name], (one[name] + two[name]) / 2, atol=1e-6)
+    assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
+    open_checkpoint(tmp_path / "mean")
+    with pytest.raises(FileExistsError):
+        average([checkpoint], tmp_path / "mean")
+    safetensors.save_file({"classifier.weight": torch.zeros(1)}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="other tensors"):
+        average([checkpoint, tmp_path / "other"], tmp_path / "never")
+
+
 def test_an_existing_checkpoint_is_not_overwritten(base: Path, data: Path, checkpoint: Path) -> None:
     result = train(base, data, checkpoint)
     assert result.exit_code == 1
@@ -217,6 +241,20 @@ def test_a_bundle_classifies_any_number_of_labels_and_records_its_figures(bundle
     assert measured["mine"]["fp32"]["accuracy"] == 1.0
     assert "| mine |" in (bundle / "MODEL_CARD.md").read_text()
     assert classifier.manifest.max_length == 32
+
+
+def test_a_bundle_has_a_profile_where_there_are_texts_enough(checkpoint: Path, data: Path, bundle: Path, tmp_path: Path) -> None:
+    missing: Any = Classifier.open(bundle).manifest.provenance["profile"]
+    assert "240 dev texts; it takes 300" in missing["missing"]
+    assert "no profile (240 dev texts" in (bundle / "MODEL_CARD.md").read_text()
+    result = run("build", checkpoint, tmp_path / "profiled", "--dev", data, "--training", data)
+    assert result.exit_code == 0, result.stderr
+    profiled = Classifier.open(tmp_path / "profiled")
+    assert profiled.profile is not None
+    profile = Profile.from_bytes(profiled.profile)
+    assert profile.labels == profiled.labels
+    assert len(profile.center) == TINY["hidden_size"]
+    assert profiled.manifest.provenance["profile"] == {"training_texts": 240, "held_out_texts": 240, "first_token_vectors": True}
 
 
 def test_weights_are_signed_and_scaled_per_channel(bundle: Path) -> None:

@@ -48,7 +48,7 @@ def test_tei_client_learns_what_the_model_is(tei: HttpClient) -> None:
     info = tei.info()
     assert tei.health()
     assert info.server_model_type is ModelType.Classifier
-    assert (info.server_model_id, info.max_input_length, info.max_client_batch_size) == ("supportbot", 256, 32)
+    assert (info.server_model_id, info.max_input_length, info.max_client_batch_size) == ("supportbot", 512, 32)
 
 
 def test_tei_client_classifies(tei: HttpClient) -> None:
