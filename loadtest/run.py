@@ -79,6 +79,8 @@ def _target(options: Options) -> Iterator[Target]:
             settings = dict(QUIET)
             if "PREDICTION_LOG" in server_settings(os.environ):  # written, as it takes time, but not into that of real customers
                 settings["PREDICTION_LOG"] = str(Path(folder) / "predictions.jsonl")
+            if "DRIFT_STATE" in server_settings(os.environ):  # likewise: a load test's texts are not what customers send
+                settings["DRIFT_STATE"] = str(Path(folder) / "drift.json")
             with running_server(options.command, settings) as server:
                 yield Target(server.url, server.pid)
 

@@ -15,6 +15,7 @@ from models.types import TextClassifier
 from server.api import classify as native
 from server.api import (
     docs,
+    feedback,
     hugging_face,
     index,
     kserve,
@@ -27,6 +28,7 @@ from server.api import (
     tei,
     vllm,
 )
+from server.api import drift as drift_api
 from server.api.classify import Classify
 from server.api.docs import Docs
 from server.api.exchange import Endpoint, Exchange
@@ -48,6 +50,8 @@ PAGES: Final = {
     "/ready": operations.READY,
     "/metrics": operations.METRICS,
     "/confidence": operations.CONFIDENCE,
+    "/drift": drift_api.REPORT,
+    "/drift/counts": drift_api.COUNTS,
 }
 
 
@@ -82,6 +86,8 @@ def described_routes(endpoints: Sequence[Endpoint], others: Mapping[str, Exchang
     on_classify = [others[name].operation for name in ("inputs", "input") if name in others]
     found = {
         ("POST", CLASSIFY): Described("POST", CLASSIFY, native.NATIVE, [native.OPERATION, *on_classify, stream.OPERATION]),
+        ("POST", feedback.PATH): Described("POST", feedback.PATH, native.NATIVE, [feedback.OPERATION]),
+        ("POST", "/drift/accept"): Described("POST", "/drift/accept", native.NATIVE, [drift_api.ACCEPT]),
         **{("GET", path): Described("GET", path, native.NATIVE, [operation]) for path, operation in PAGES.items()},
     }
     for endpoint in endpoints:
@@ -101,7 +107,7 @@ def create_app(
     `on_ready` or `on_failed` is called on the event loop, once, when the model is in service or cannot be used.
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
-    pages, page, others = Operations(service), Docs(), others_on_classify(service)
+    pages, page, drift, others = Operations(service), Docs(), drift_api.Drift(service), others_on_classify(service)
     classify = Stream(service, translate, Classify(service, others))
     endpoints = dialect_endpoints(service)
     service.metrics.routes |= {endpoint.path for endpoint in endpoints}
@@ -120,6 +126,10 @@ def create_app(
             Route("/ready", pages.ready),
             Route("/metrics", pages.metrics),
             Route("/confidence", pages.confidence),
+            Route(feedback.PATH, feedback.FeedbackRoute(service).take, methods=["POST"]),
+            Route("/drift", drift.report),
+            Route("/drift/counts", drift.counts),
+            Route("/drift/accept", drift.accept, methods=["POST"]),
             Route(OPENAPI, OpenApi(described_routes(endpoints, others)).answer),
             Route(docs.PATH, page.page),
             Route(docs.FILE_PATH, page.file),

@@ -16,7 +16,8 @@ class ClassifyRequest:
     `timeout` is in seconds, None if the request names none, infinite if it shall have none. Of a text that is over the model's
     limit, the end `keep` is classified, or the one that the bundle keeps; with `must_fit`, it is an error. `field` is what the
     client calls its texts.
-    `min_confidence` is the confidence below which an answer is marked as abstained, None to mark none.
+    `min_confidence` is the confidence below which an answer is marked as abstained, None to mark none. With `feedback`, the answer
+    carries a token for it.
     """
 
     texts: list[str]
@@ -28,6 +29,7 @@ class ClassifyRequest:
     keep: End | None = None
     must_fit: bool = False
     min_confidence: float | None = None
+    feedback: bool = False
 
     @property
     def is_plain(self) -> bool:

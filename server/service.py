@@ -6,9 +6,9 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from time import perf_counter
+from time import perf_counter, time
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +20,8 @@ from machine.cores import bounded_cores
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.observe.confidence import Confidence
+from server.observe.drift import DriftError, DriftWatch, read_baseline, read_profile
+from server.observe.feedback import Feedback, Item, Outcome
 from server.observe.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.observe.metrics import Metrics, ModelState, ServiceState
 from server.readiness import NotReady, Phase, Readiness
@@ -34,6 +36,7 @@ log = structlog.stdlib.get_logger("supportbot.service")
 TOKENIZE_INLINE_CHARACTERS = 2_000
 # How long the end of the process waits for the disk.
 PREDICTION_LOG_CLOSING_SECONDS = 2.0
+DRIFT_CLOSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer to one request, in the order of its texts; `tokens` is None for those from the cache."""
+    """The answer to one request, in the order of its texts; `encodings` are None for those from the cache."""
 
     predictions: list[Prediction]
     truncated: list[bool]
-    tokens: list[int | None]
+    encodings: list[Encoding | None]
     timing: Timing
+
+    @property
+    def tokens(self) -> list[int | None]:
+        """How many each text has, None for those from the cache."""
+        return [None if encoding is None else len(encoding) for encoding in self.encodings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,10 @@ class Service:
         # These need the model's labels and limit.
         self.confidence: Confidence | None = None
         self.lengths: LengthStatistics | None = None
+        # None where drift is not watched, for the reason that is said.
+        self.drift: DriftWatch | None = None
+        self.no_drift = "the model is not loaded yet"
+        self.feedback: Feedback | None = None
         self.readiness = Readiness()
         # True when a thread is still in the model although its time is up; the process must not wait for it.
         self.is_hanging = False
@@ -201,7 +213,7 @@ class Service:
         assert self._cache is not None
         request, missing, answers = admitted.request, admitted.missing, list(admitted.cached)
         timing = Timing(0.0, 0.0, 0.0)
-        tokens: list[int | None] = [None] * len(answers)
+        found: list[Encoding | None] = [None] * len(answers)
         if admitted.places is not None:
             started = perf_counter()
             encodings = await self._encode(admitted)
@@ -218,26 +230,42 @@ class Service:
             self.metrics.observe_timing(timing.tokenize, timing.queue, timing.inference)
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
-                tokens[index] = len(encoding)
+                found[index] = encoding
                 if request.is_plain:
                     self._cache.put(request.texts[index], answer)
-        found = [answer for answer in answers if answer is not None]
-        return Classification([answer.prediction for answer in found], [answer.truncated for answer in found], tokens, timing)
+        known = [answer for answer in answers if answer is not None]
+        return Classification([answer.prediction for answer in known], [answer.truncated for answer in known], found, timing)
 
     def note(self, request: ClassifyRequest, answer: Classification, request_id: str) -> None:
-        """Count an answer that is about to be sent: labels, confidences, lengths; and put it into the prediction log."""
+        """Count an answer that is about to be sent: labels, confidences, lengths, drift; and put it into the prediction log."""
         assert self.confidence is not None
         assert self.lengths is not None
-        for text, prediction, tokens, truncated in zip(
-            request.texts, answer.predictions, answer.tokens, answer.truncated, strict=True
+        now = time()
+        watched = self.drift if request.priority is Priority.INTERACTIVE else None
+        for text, prediction, encoding, truncated in zip(
+            request.texts, answer.predictions, answer.encodings, answer.truncated, strict=True
         ):
             self.confidence.observe(prediction.label, prediction.confidence)
-            if tokens is not None:
-                self.lengths.observe(tokens, truncated)
+            seen = None
+            if encoding is not None:
+                self.lengths.observe(len(encoding), truncated)
+                if watched is not None:
+                    seen = watched.see(now, request_id, text, encoding.ids, prediction)
             if self.prediction_log is not None:
-                self.prediction_log.record(request_id, text, prediction, tokens, truncated=truncated)
+                tokens = None if encoding is None else len(encoding)
+                self.prediction_log.record(request_id, text, prediction, tokens, truncated=truncated, seen=seen, now=now)
+        assert self.feedback is not None
+        self.feedback.remember(request_id, answer.predictions)
         if self.lengths.due():
             _log_lengths("lengths", self.lengths.take_report(self.policy.max_items, self.policy.max_cost))
+
+    def take_feedback(self, items: Sequence[Item]) -> Mapping[Outcome, int]:
+        """Count feedback, and let drift detection see the answers that were drawn for review; what became of the items."""
+        assert self.feedback is not None
+        outcomes, drawn = self.feedback.take(items)
+        if drawn and self.drift is not None:
+            self.drift.see_labelled(time(), drawn)
+        return outcomes
 
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
         """Tokenize the texts to classify. Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time."""
@@ -342,6 +370,7 @@ class Service:
         """What the metrics tell at a scrape."""
         model = None
         if self.model is not None and self._batcher is not None and self.confidence is not None and self.lengths is not None:
+            assert self.feedback is not None
             model = ModelState(
                 identity=self.model.identity,
                 fingerprint=self.model.fingerprint,
@@ -351,6 +380,8 @@ class Service:
                 batcher=self._batcher.statistics(),
                 confidence=self.confidence.snapshot(),
                 lengths=self.lengths,
+                drift=None if self.drift is None else self.drift.told,
+                feedback=self.feedback,
             )
         log_counts = None if self.prediction_log is None else self.prediction_log.counts()
         return ServiceState(self.is_ready(), self.counters(), log_counts, model)
@@ -359,6 +390,7 @@ class Service:
         started = perf_counter()
         try:
             self.model = classifier = await threads.run(self._open_classifier)
+            self.drift = drift = await threads.run(partial(self._open_drift, classifier))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a model, the reason belongs where operators look
             self.readiness.set_failed(f"{type(error).__name__}: {error}")
             log.error("model cannot be used", reason=self.readiness.reason)  # noqa: TRY400 - the reason is for operators, complete
@@ -366,9 +398,11 @@ class Service:
                 self._on_failed()
             return
 
+        classify = classifier.predict if drift is None else classifier.observe
+
         def predict(batch: list[Encoding]) -> asyncio.Future[Sequence[Prediction]]:
             # The only thread border on a ticket's way. No coroutine, so that the thread begins now and not at the loop's next turn.
-            return threads.run(partial(classifier.predict, batch))
+            return threads.run(partial(classify, batch))
 
         batcher = Batcher(
             predict,
@@ -381,10 +415,22 @@ class Service:
             drain_timeout=self.settings.drain_timeout_ms / 1000,
             clock=perf_counter,
         )
+        if drift is not None:
+            stack.push_async_callback(drift.close, DRIFT_CLOSING_SECONDS)
+            drift.start()
+            if self.prediction_log is not None:
+                self.prediction_log.code_with(drift.codes)
         self._batcher = await stack.enter_async_context(batcher)
         self._cache = AnswerCache(self.settings.answer_cache_texts, classifier.fingerprint)
         self.confidence = Confidence(classifier.labels, self.settings.low_confidence, perf_counter)
         self.lengths = LengthStatistics(classifier.max_length)
+        self.feedback = Feedback(
+            classifier.labels,
+            classifier.fingerprint,
+            secret=self.settings.feedback_secret.get_secret_value(),
+            sample=self.settings.feedback_sample,
+            remembered=self.settings.feedback_answers,
+        )
         self.readiness.set_ready()
         log.info(
             "ready",
@@ -397,6 +443,23 @@ class Service:
         if self._on_ready is not None:
             self._on_ready(classifier)
         await self._log_earlier_lengths(threads, classifier.max_length)
+
+    def _open_drift(self, classifier: TextClassifier) -> DriftWatch | None:
+        """What watches for drift, if anything does. Raises `DriftError`."""
+        if not self.settings.drift:
+            self.no_drift = "it is turned off (DRIFT=false)"
+            return None
+        if classifier.profile is None:
+            self.no_drift = "the bundle has no profile"
+            if self.settings.drift_profile is not None:
+                raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}; build it again with --dev")
+            log.info("drift is not watched", reason=self.no_drift)
+            return None
+        profile = read_profile(classifier.profile, classifier.labels, len(classifier.pieces))
+        options = self.settings.drift_options()
+        if self.settings.drift_profile is not None:
+            options = replace(options, baseline=read_baseline(self.settings.drift_profile, profile))
+        return DriftWatch(profile, classifier.pieces, options)
 
     async def _log_earlier_lengths(self, threads: PassThreads, limit: int) -> None:
         """What the lengths in the prediction log of an earlier run advise."""

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
 from models.bundle import embedded_bundle
+from server.observe.drift import DriftOptions
 from server.observe.prediction_log import PredictionLog, PredictionLogError
 
 ENV_FILE = Path(".env")
@@ -44,7 +45,7 @@ class BundleSetting(BaseSettings):
 
     bundle: Annotated[Path, Field(description="folder of the model bundle to serve")] = embedded_bundle()
 
-    @field_validator("bundle", "prediction_log", mode="before", check_fields=False)
+    @field_validator("bundle", "prediction_log", "drift_profile", "drift_state", mode="before", check_fields=False)
     @classmethod
     def _refuse_empty(cls, value: object) -> object:
         if value == "":  # as a path, it would be the current folder
@@ -143,6 +144,34 @@ class Settings(BundleSetting):
     prediction_log_secret: Annotated[
         SecretStr, Field(description="key of the text hashes; without one, hashes can be compared within one run only")
     ] = SecretStr("")
+    drift: Annotated[bool, Field(description="watch whether texts and answers change, if the bundle has a profile")] = True
+    drift_profile: Annotated[
+        Path | None, Field(description="your own baseline, made by supportbot drift; without one, the server learns one")
+    ] = None
+    drift_state: Annotated[
+        Path | None, Field(description="file that keeps what drift detection knows over restarts; off by default")
+    ] = None
+    drift_block_seconds: Annotated[
+        float, Field(ge=0.1, le=3600, allow_inf_nan=False, description="seconds of a block, after each of which drift is judged")
+    ] = 60
+    drift_false_alarm_days: Annotated[
+        float, Field(ge=1, le=36_500, allow_inf_nan=False, description="days to a false alarm of each level, at least, on average")
+    ] = 365
+    drift_learn_texts: Annotated[
+        int, Field(ge=200, le=10_000_000, description="least number of texts of a baseline that the server learns")
+    ] = 20_000
+    drift_learn_days: Annotated[
+        float, Field(ge=0, le=366, allow_inf_nan=False, description="least number of days of a baseline that the server learns")
+    ] = 7
+    feedback_secret: Annotated[
+        SecretStr, Field(description="key of the feedback tokens; without one, tokens are good for one run of one server")
+    ] = SecretStr("")
+    feedback_sample: Annotated[
+        float, Field(ge=0, le=1, description="share of the answers that are drawn for review, to prove how many are wrong")
+    ] = 0.02
+    feedback_answers: Annotated[
+        int, Field(ge=0, le=10_000_000, description="last answers that feedback may name by their request's id")
+    ] = 100_000
     max_texts_per_request: Annotated[int, Field(ge=1, le=10_000, description="most texts in one request")] = 32
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30, description="largest request body; beyond it 413")] = 1 << 20
     body_timeout_ms: Annotated[Milliseconds, Field(ge=1, description="longest time to receive a request body; beyond it 408")] = (
@@ -205,6 +234,16 @@ class Settings(BundleSetting):
             )
         except PredictionLogError as error:
             raise SettingsError(f"PREDICTION_LOG={error}") from error
+
+    def drift_options(self) -> DriftOptions:
+        """How drift is watched, but for the baseline, which needs the model."""
+        return DriftOptions(
+            block_seconds=self.drift_block_seconds,
+            promise_days=self.drift_false_alarm_days,
+            learn_texts=self.drift_learn_texts,
+            learn_days=self.drift_learn_days,
+            state=self.drift_state,
+        )
 
     def batch_policy(self, cores: int) -> BatchPolicy:
         """The batcher's limits, given the number of cores this process may use. Raises `SettingsError`."""

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.settings import Settings
 from tests.server.conftest import running
+from tests.server.profiled import Profiled
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 DASHBOARD = (DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8")
@@ -236,7 +237,7 @@ def faults_of_alerts(alerts: str, metrics: Mapping[str, Sampled]) -> Iterator[st
 async def scrape(folder: Path) -> str:
     """What /metrics says after a few requests of each kind."""
     settings = Settings(_env_file=None, workers=1, drain_linger_ms=0, prediction_log=folder / "predictions.jsonl")
-    async with running(settings) as application:
+    async with running(settings, Profiled) as application:
         for body in ('{"text": "payment failed"}', '{"texts": ["app crashed", "hello"], "priority": "bulk"}', '{"texts": []}'):
             await application.client.post("/classify", content=body)
         await application.client.post("/classify", content=b'{"text": "a"}', headers={"Content-Type": "application/x-ndjson"})

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from commands.console import fail
 from commands.inputs import bundle_folder
 from commands.output import Output
-from drift import Baseline, BaselineError, Layout, Monitor, Profile, ProfileError, Promise
-
-STRATA: Final = 24
-PROFILE: Final = "profile.json"
+from drift import Baseline, BaselineError, Layout, Monitor, Profile, ProfileError
+from models.bundle import PROFILE
+from server.observe.drift import monitor_of
+from server.settings import SettingsError, load_settings
 
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", help="The baseline to compare with.", show_default="learned from the log's beginning")
@@ -77,5 +78,9 @@ def layout_and_baseline(path: Path | None, bundle: Path | None = None) -> tuple[
 
 
 def new_monitor(layout: Layout, baseline: Baseline | None) -> Monitor:
-    """A monitor as a server with these settings would have it."""
-    return Monitor(layout, baseline, promise=Promise(), strata=STRATA)
+    """A monitor as a server here would have it, by its settings. Ends the command if one of them is wrong."""
+    try:
+        options = load_settings().drift_options()
+    except SettingsError as error:
+        fail(str(error))
+    return monitor_of(layout, replace(options, baseline=baseline))

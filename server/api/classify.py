@@ -23,6 +23,7 @@ from server.http.body import read_body
 from server.http.errors import RequestError
 from server.http.marks import DIALECT
 from server.http.rendering import send_json
+from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
 from server.service import Service
 
@@ -42,6 +43,7 @@ class Body(BaseModel):
     timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     priority: Literal["interactive", "bulk"] | None = None
     min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    feedback: bool = False
 
 
 _FIELDS: Final = frozenset(Body.model_fields)
@@ -49,7 +51,7 @@ _FIELDS: Final = frozenset(Body.model_fields)
 
 class ClassifyAnswer(TypedDict):
     """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut, `abstained` only if an answer is
-    below `min_confidence`. `latency_ms` in milliseconds.
+    below `min_confidence`, a token and `review` only if `feedback` was asked for. `latency_ms` in milliseconds.
     """
 
     prediction: NotRequired[str]
@@ -59,6 +61,9 @@ class ClassifyAnswer(TypedDict):
     scores: NotRequired[dict[str, float] | list[dict[str, float]]]
     truncated: NotRequired[Literal[True] | list[bool]]
     abstained: NotRequired[Literal[True] | list[bool]]
+    feedback_token: NotRequired[str]
+    feedback_tokens: NotRequired[list[str]]
+    review: NotRequired[bool | list[bool]]
     latency_ms: float
     model: str
 
@@ -95,7 +100,9 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
     priority = options.priority or Priority.INTERACTIVE if body.priority is None else Priority(body.priority)
-    return ClassifyRequest(texts, single, body.scores, timeout, priority, min_confidence=body.min_confidence)
+    return ClassifyRequest(
+        texts, single, body.scores, timeout, priority, min_confidence=body.min_confidence, feedback=body.feedback
+    )
 
 
 def classify_answer(
@@ -105,8 +112,12 @@ def classify_answer(
     labels: Sequence[str],
     identity: str,
     latency: float,
+    tokens: Sequence[tuple[str, bool]] = (),
 ) -> Mapping[str, Any]:
-    """The answer's body; `latency` in seconds. Probabilities are rounded to 6 decimals, far below what INT8 can tell apart."""
+    """The answer's body; `latency` in seconds, `tokens` for feedback, each with whether the answer was drawn for review.
+
+    Probabilities are rounded to 6 decimals, far below what INT8 can tell apart.
+    """
     confidences = [round(prediction.confidence, 6) for prediction in predictions]
     answer: dict[str, Any] = (
         {"prediction": predictions[0].label, "confidence": confidences[0]}
@@ -125,6 +136,10 @@ def classify_answer(
             answer["abstained"] = True if request.single else abstained
     if any(truncated):
         answer["truncated"] = True if request.single else list(truncated)
+    if tokens and request.single:
+        answer["feedback_token"], answer["review"] = tokens[0]
+    elif tokens:
+        answer["feedback_tokens"], answer["review"] = map(list, zip(*tokens, strict=True))
     answer["latency_ms"] = round(latency * 1000, 3)
     answer["model"] = identity
     return answer
@@ -158,9 +173,17 @@ class Classify:
             await other.answer(request, content, options, started, send)
             return
         answer = await classified(self._service, request, wanted, started)
+        tokens = self._tokens(request_id_of(scope), answer.predictions) if wanted.feedback else ()
         latency = perf_counter() - started
-        body = classify_answer(wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency)
+        body = classify_answer(
+            wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency, tokens
+        )
         await send_json(scope, send, body, answer_headers(self._service, answer, latency))
+
+    def _tokens(self, request_id: str, predictions: Sequence[Prediction]) -> list[tuple[str, bool]]:
+        feedback = self._service.feedback
+        assert feedback is not None
+        return [feedback.token(request_id, index, prediction) for index, prediction in enumerate(predictions)]
 
     def _of_other_dialect(self, content: bytes) -> Exchange | None:
         """Whose request it is, if it is not one of ours: looked at when it could not be parsed, so that ours lose no time."""

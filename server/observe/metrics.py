@@ -23,7 +23,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from batching import BatcherStatistics, PassEnd, PassReport, Priority
+from drift import State
 from server.observe.confidence import BOUNDS, Snapshot
+from server.observe.drift import DriftCounts
+from server.observe.feedback import Feedback
 from server.observe.lengths import LengthStatistics
 from server.observe.prediction_log import LogCounts
 
@@ -43,7 +46,21 @@ TEXT_TOKENS: Final = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 102
 
 # The routes that are always there; the dialects that are served have more.
 ROUTES: Final = frozenset(
-    {"/", "/classify", "/health", "/ready", "/metrics", "/confidence", "/openapi.json", "/docs", "/docs/{file}"}
+    {
+        "/",
+        "/classify",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/confidence",
+        "/drift",
+        "/drift/counts",
+        "/feedback",
+        "/drift/accept",
+        "/openapi.json",
+        "/docs",
+        "/docs/{file}",
+    }
 )
 OTHER_ROUTE: Final = "other"
 NOT_ANSWERED: Final = "none"
@@ -91,6 +108,8 @@ class ModelState:
     batcher: BatcherStatistics
     confidence: Snapshot
     lengths: LengthStatistics
+    drift: DriftCounts | None
+    feedback: Feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +240,9 @@ class _ServiceCollector(_Collector):
         yield from _of_batcher(model.batcher)
         yield from _of_confidence(model.confidence)
         yield from _of_lengths(model.lengths)
+        yield from _of_feedback(model.feedback)
+        if model.drift is not None:
+            yield from _of_drift(model.drift)
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
@@ -339,3 +361,31 @@ def _of_lengths(lengths: LengthStatistics) -> Iterator[Metric]:
         tokens.total += length * count
     yield _histogram("text_tokens", "Tokens of a text that was tokenized, cut at the model's limit", tokens)
     yield _counter("truncated_texts", "Texts that were cut at the model's limit", lengths.truncated)
+
+
+def _of_feedback(feedback: Feedback) -> Iterator[Metric]:
+    yield _counters("feedback", "Feedback on answers by what became of it", "outcome", feedback.outcomes)
+    yield _counter("feedback_reviews", "Tokens handed out for answers that were drawn for review", feedback.reviews)
+    labels = CounterMetricFamily(
+        "supportbot_feedback_labels",
+        "Accepted feedback: labels, and if the answer was drawn",
+        labels=["predicted", "true", "drawn"],
+    )
+    for (predicted, true, drawn), count in feedback.labelled.items():
+        labels.add_metric([predicted, true, "yes" if drawn else "no"], count)
+    yield labels
+
+
+def _of_drift(counts: DriftCounts) -> Iterator[Metric]:
+    yield _counters("drift_texts", "Interactive texts by whether drift detection counted them", "outcome", counts.texts)
+    state = GaugeMetricFamily("supportbot_drift_state", "1 for the state that a level is in", labels=["level", "state"])
+    evidence: dict[str, float] = {}
+    for level, (current, value) in counts.levels.items():
+        for each in State:
+            state.add_metric([level, str(each)], each is current)
+        evidence[level] = value
+    yield state
+    yield _gauges("drift_evidence", "How near a level is to an alarm, from 0 to 1, logarithmic", "level", evidence)
+    yield _gauge("drift_baseline_texts", "Texts of the baseline, 0 while there is none", counts.baseline_texts)
+    if counts.accuracy is not None:
+        yield _gauge("drift_estimated_accuracy", "Estimated accuracy in the last hour", counts.accuracy)

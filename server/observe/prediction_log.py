@@ -45,6 +45,7 @@ import orjson
 import structlog
 
 from models.types import Prediction
+from server.observe.drift import Seen
 
 log = structlog.stdlib.get_logger("supportbot.prediction_log")
 
@@ -85,6 +86,7 @@ class _Record(NamedTuple):
     prediction: Prediction
     tokens: int | None
     truncated: bool
+    seen: Seen | None
 
 
 class _Format:
@@ -94,7 +96,7 @@ class _Format:
         self._include_text = include_text
         self._key = hashlib.blake2b(secret.encode()).digest() if secret else secrets.token_bytes(64)
 
-    def line(self, record: _Record) -> bytes:
+    def line(self, record: _Record, drift: str | None) -> bytes:
         """The line with its end. Raises `ValueError` or `TypeError` for a text that is not Unicode."""
         when = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds")
         content: dict[str, object] = {
@@ -106,6 +108,8 @@ class _Format:
             "truncated": record.truncated,
             "text_hash": hashlib.blake2b(record.text.encode(), key=self._key, digest_size=16).hexdigest(),
         }
+        if drift is not None:
+            content["drift"] = drift
         if self._include_text:
             content["text"] = record.text
         return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
@@ -228,6 +232,7 @@ class _Writer(threading.Thread):
         self._episode = _Episode(clock)
         self._retry_at = 0.0
         self._patience = FIRST_RETRY_SECONDS
+        self.codes: Callable[[Sequence[Seen]], Sequence[str]] = lambda _: ()
 
     def run(self) -> None:
         """Write what is handed over, until None is."""
@@ -244,9 +249,11 @@ class _Writer(threading.Thread):
     def _chunks(self, records: Sequence[_Record]) -> Iterator[tuple[bytes, int]]:
         """The records' lines in pieces of at most `chunk_bytes`, unless one line has more; each with its number of lines."""
         chunk, texts = b"", 0
+        seen = [record.seen for record in records if record.seen is not None]
+        codes = iter(self.codes(seen) if seen else ())
         for record in records:
             try:
-                line = self._format.line(record)
+                line = self._format.line(record, None if record.seen is None else next(codes, None))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one line, the others are written
                 self._lose(1, type(error).__name__)  # the message may hold the text
                 continue
@@ -312,8 +319,24 @@ class PredictionLog:
         self._writer = _Writer(file, _Format(include_text=include_text, secret=secret), min(CHUNK_BYTES, max_bytes), clock)
         self._writer.start()
 
-    def record(self, request_id: str, text: str, prediction: Prediction, tokens: int | None, *, truncated: bool) -> None:
-        """Log an answered text; to be called on the event loop. `tokens` is None where nobody counted them."""
+    def code_with(self, codes: Callable[[Sequence[Seen]], Sequence[str]]) -> None:
+        """How the bins are found that drift detection counts of texts; `codes` is called in the log's own thread."""
+        self._writer.codes = codes
+
+    def record(
+        self,
+        request_id: str,
+        text: str,
+        prediction: Prediction,
+        tokens: int | None,
+        *,
+        truncated: bool,
+        seen: Seen | None = None,
+        now: float | None = None,
+    ) -> None:
+        """Log an answered text; to be called on the event loop. `tokens` is None where nobody counted them, and `seen` what drift
+        detection counts of the text, if it does. `now` is in seconds since 1970, by default the present.
+        """
         if self._is_closed:
             self._found_closed += 1
             return
@@ -327,7 +350,7 @@ class PredictionLog:
         else:
             self._accepted += 1
             self._accepted_characters = characters
-            self._batch.append(_Record(time.time(), request_id, text, prediction, tokens, truncated))
+            self._batch.append(_Record(time.time() if now is None else now, request_id, text, prediction, tokens, truncated, seen))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self._hand_over)
 

@@ -41,7 +41,7 @@ EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "15"))
 CONFIGURATION = """
 [parameters]
 "path.model" = "supportbot"
-"path.version" = "1.1.0"
+"path.version" = "1.2.0"
 
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "504"]
@@ -106,7 +106,7 @@ async def test_every_example_works_and_is_answered_as_the_contract_says(client: 
     document = (await client.get(PATH)).json()
     tried = 0
     for path, methods in document["paths"].items():
-        url = path.format(model="supportbot", version="1.1.0")
+        url = path.format(model="supportbot", version="1.2.0")
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if content is None:
