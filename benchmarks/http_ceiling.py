@@ -1,10 +1,11 @@
 """`python -m benchmarks.http_ceiling`: what HTTP and the service cost a request when the model costs nothing.
 
-Three servers in turn, one process each, on the same uvicorn and uvloop:
+Four servers in turn, one process each, on the same uvicorn and uvloop:
 
 - bare: a Starlette route that returns constant JSON. What Starlette can do at most.
 - plain: SupportBot with a model that answers at once, without metrics, confidence, length statistics and request ids.
 - ours: the same with all of them, as it is served.
+- drift: the same with drift detection, which sees a text of 12 tokens and a vector for each.
 
 The client keeps 64 connections busy with single-text requests. It takes part of one core, the server all of another, so that the
 server is what is measured; its CPU time a request is printed beside the rate, since it does not depend on how busy the client is.
@@ -19,8 +20,10 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import psutil
 import uvicorn
 import uvloop
@@ -34,6 +37,8 @@ from benchmarks.console import say
 from benchmarks.overload import closed_loop, requests
 from loadtest.processes import running_server
 from loadtest.run import QUIET
+from models.bundle import embedded_bundle
+from models.classifier import Classifier
 from models.types import Encoding, End, Prediction, Token
 from server.app import create_app
 from server.http.access import RequestContext
@@ -42,7 +47,7 @@ from server.observe.logs import configure_logs
 from server.serving import let_threads_in, quiet_garbage_collector
 from server.settings import Settings
 
-KINDS: Final = ("bare", "plain", "ours")
+KINDS: Final = ("bare", "plain", "ours", "drift")
 CONNECTIONS: Final = 64
 REQUESTS: Final = 8_000
 
@@ -52,10 +57,10 @@ class InstantClassifier:
 
     identity = "instant@1"
     fingerprint = "instant"
-    labels = ("billing", "general", "technical")
+    labels: tuple[str, ...] = ("billing", "general", "technical")
     max_length = 256
-    profile = None
-    pieces = ()
+    profile: bytes | None = None
+    pieces: Sequence[str] = ()
     _answer = Prediction("billing", 0.9, (0.9, 0.05, 0.05), (2.0, -0.9, -0.9))
 
     def encode(self, text: str, keep: End | None = None) -> Encoding:  # noqa: ARG002 - no text is too long
@@ -79,6 +84,26 @@ class InstantClassifier:
         return self.predict(encodings)
 
 
+class WatchedClassifier(InstantClassifier):
+    """The same with the profile of the embedded bundle, so that drift detection sees texts of a dozen tokens, no two alike."""
+
+    _vector = np.ones(384, dtype=np.float32)
+
+    def __init__(self) -> None:
+        bundle = Classifier.open(embedded_bundle())
+        self.labels, self.profile, self.pieces = bundle.labels, bundle.profile, bundle.pieces
+        self._seen = replace(self._answer, first=self._vector)
+
+    def encode(self, text: str, keep: End | None = None) -> Encoding:  # noqa: ARG002 - no text is too long
+        """Tokens of the built-in model's vocabulary."""
+        number = hash(text)
+        return Encoding((101, *(1000 + (number >> shift) % 20_000 for shift in range(0, 40, 4)), 102), truncated=False)
+
+    def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+        """The same prediction for all, with a vector."""
+        return [self._seen] * len(encodings)
+
+
 def bare_app() -> ASGIApp:
     """The least that Starlette can do."""
 
@@ -91,9 +116,9 @@ def bare_app() -> ASGIApp:
     return Starlette(routes=[Route("/classify", classify, methods=["POST"]), Route("/ready", ready)])
 
 
-def our_app(settings: Settings, *, plain: bool) -> ASGIApp:
-    """SupportBot with a model that costs nothing; `plain` leaves out what watches it."""
-    app, service = create_app(settings, InstantClassifier)
+def our_app(settings: Settings, *, plain: bool, watched: bool) -> ASGIApp:
+    """SupportBot with a model that costs nothing; `plain` leaves out what watches it, `watched` has drift detection, too."""
+    app, service = create_app(settings, WatchedClassifier if watched else InstantClassifier)
     if plain:
         nothing = lambda *_: None  # noqa: E731
         service.note = nothing  # type: ignore[method-assign]
@@ -110,7 +135,7 @@ def serve(kind: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings()
     configure_logs(settings.log_level, settings.log_format)
-    app = bare_app() if kind == "bare" else our_app(settings, plain=kind == "plain")
+    app = bare_app() if kind == "bare" else our_app(settings, plain=kind == "plain", watched=kind == "drift")
     let_threads_in()
     quiet_garbage_collector()
     uvicorn.run(
@@ -151,7 +176,7 @@ def main(repeats: int) -> None:
             f"{kind}: {statistics.median(rates):.0f} requests/s ({min(rates):.0f} to {max(rates):.0f}),"
             f" {statistics.median(costs):.0f} us of server CPU a request"
         )
-    for kind, other in (("ours", "bare"), ("ours", "plain")):
+    for kind, other in (("ours", "bare"), ("ours", "plain"), ("drift", "ours")):
         rate, cost = (
             statistics.median(one[index] / of[index] for one, of in zip(found[kind], found[other], strict=True)) for index in (0, 1)
         )

@@ -74,7 +74,7 @@ def test_observing_gives_the_same_predictions_and_the_vectors_that_the_head_read
 
 
 def test_a_graph_of_format_2_gives_no_vectors(classifier: Classifier) -> None:
-    graph = (Path(__file__).parent / "goldens" / "bert.onnx").read_bytes()
+    graph = (Path(__file__).parent / "goldens" / "bert-format-2.onnx").read_bytes()
     engine = PackedEngine(graph, classifier.manifest.model_copy(update={"labels": ["one", "two", "three"]}))
     encodings = [Encoding((2, 5, 7, 3), truncated=False), Encoding((2, 9, 3), truncated=False)]
     outputs = engine.outputs(encodings)
