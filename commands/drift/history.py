@@ -47,6 +47,11 @@ class History:
         """The levels in drift at the end."""
         return [verdict for verdict in self.verdicts.values() if verdict.state is State.DRIFT]
 
+    def forget(self) -> None:
+        """Keep nothing but the state that each level is in: for a history without end."""
+        self.times, self.texts, self.changes, self.hours = [], [], [], {}
+        self.evidence = {level: [] for level in LEVELS}
+
     @property
     def began(self) -> float | None:
         """When the earliest change that lasts began, in seconds since 1970."""

@@ -39,11 +39,12 @@ def read_baseline_or_state(path: Path) -> Baseline:
     """A baseline; or that of a server's state, or what it has counted towards one. Ends the command if the file is neither."""
     try:
         found = json.loads(path.read_bytes())
-        state = found.get("monitor") if isinstance(found, dict) else None
+        found = found.get("timeline", found)
+        state = found.get("monitor")
         return Baseline.from_json(found if state is None else state["baseline"] or state["present"])
     except OSError as error:
         fail(f"{path}: {error.strerror or error}")
-    except (ValueError, TypeError, KeyError) as error:  # BaselineError is a ValueError
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # BaselineError is a ValueError
         fail(f"{path}: neither a baseline nor a server's state: {error}")
 
 
