@@ -14,11 +14,12 @@ from commands.drift.monitoring import BaselineOption, layout_and_baseline, new_m
 from commands.drift.report import say_what_is_missing
 from commands.drift.simulation import DIVISIONS, Delays, TooShortError, Traffic
 from commands.drift.simulation import simulate as simulated
+from commands.drift.texts import is_log, text_bins
 from commands.drift.words import share as percent
 from commands.inputs import BundleOption, check_files
 from drift import Layout, LevelName
 from drift.channels import Bins
-from models.tables import TableError
+from models.tables import TableError, TableFormat
 from server.observe.drift_log import Tally, read_log
 
 SHARES: Final = (0.5, 0.25, 0.1, 0.05)
@@ -26,7 +27,7 @@ SHARES: Final = (0.5, 0.25, 0.1, 0.05)
 
 def simulate(
     logs: Annotated[list[Path], typer.Argument(help="Files of the prediction log, gzipped or not; - is standard input.")],
-    mix: Annotated[Path | None, typer.Option(help="Texts to mix in: a prediction log with other texts.")] = None,
+    mix: Annotated[Path | None, typer.Option(help="Texts to mix in: a prediction log, or a file of texts.")] = None,
     baseline: BaselineOption = None,
     bundle: BundleOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long a stream is; at most what the log has.")] = 7,
@@ -52,9 +53,7 @@ def simulate(
         traffic = Traffic(layout, times, bins, promise.block_seconds)
         rows: list[tuple[float, Bins | None]] = [(0.0, None)]
         if mix is not None:
-            mixed = Tally()
-            _, other = _read([mix], layout, mixed)
-            say_what_is_missing(mixed)
+            other = _mixed_in(mix, layout, bundle)
             rows += [(share, other) for share in SHARES]
         found: dict[float, Mapping[LevelName, Delays]] = {}
         with progress_bar() as progress:
@@ -68,6 +67,18 @@ def simulate(
     except (TableError, TooShortError) as error:
         fail(str(error))
     _show(found, traffic, days, promise.false_alarm_days)
+
+
+def _mixed_in(path: Path, layout: Layout, bundle: Path | None) -> Bins:
+    if is_log(path):
+        tally = Tally()
+        _, bins = _read([path], layout, tally)
+        say_what_is_missing(tally)
+        return bins
+    parts = list(text_bins(path, TableFormat(), bundle, layout))
+    if not parts:
+        fail(f"{path}: no texts")
+    return np.concatenate(parts)
 
 
 def _read(paths: list[Path], layout: Layout, tally: Tally) -> tuple[np.ndarray, Bins]:

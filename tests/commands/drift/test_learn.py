@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from drift import Baseline, Observations, learn_profile
+from loadtest.corpus import tickets
+from models.bundle import embedded_bundle
+from models.classifier import Classifier
+from server.observe.drift import DriftOptions, DriftWatch, read_profile
 from tests.commands.drift.logs import DAY, LAYOUT, minutes, run, write_labels, write_log
 
 
@@ -65,14 +70,42 @@ def test_reports_without_a_baseline_have_the_channels_of_the_bundle_and_learn_fr
 
 def test_what_is_wrong_is_said_and_nothing_written(tmp_path: Path, bundle: Path) -> None:
     log, out = write_log(tmp_path / "log", minutes(3)), tmp_path / "out.json"
-    (tmp_path / "profile.json").write_text("{}", encoding="utf-8")
+    for name, content in (("profile.json", "{}"), ("texts.txt", "hello\n"), ("texts.csv", "body\nhello\n"), ("empty.txt", "")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
     for arguments, reason in (
         ((log, "--bundle", tmp_path), "profile.json: not a profile"),
         ((log, "--bundle", tmp_path / "none"), "profile.json: No such file"),
         ((log, "--bundle", bundle, "--from", "2027-01-01"), "no text of the log lies within that time"),
         ((log, "--bundle", bundle, "--from", "tomorrow"), "--from"),
-        ((tmp_path / "profile.json", "--bundle", bundle), "of 1 lines, none has bins"),
+        ((log, tmp_path / "texts.txt", "--bundle", bundle), "not both"),
+        ((tmp_path / "texts.txt", "--bundle", bundle, "--strata", "2"), "these are files of texts"),
+        ((log, "--bundle", bundle, "--text-column", "body"), "--text-column"),
+        ((tmp_path / "texts.csv",), "no column 'text'"),
+        ((tmp_path / "empty.txt",), "no texts"),
     ):
         result = run("learn", *arguments, "--out", out)
         assert (result.exit_code, reason in " ".join(result.stderr.split())) == (2, True), (arguments, result.stderr)
         assert not out.exists()
+
+
+def test_files_of_texts_are_classified_each_different_text_once(tmp_path: Path) -> None:
+    source, out = tmp_path / "tickets.csv", tmp_path / "baseline.json"
+    texts = list(islice(tickets(1), 210))
+    source.write_text("body\n" + "".join(f"{text}\n" for text in (*texts, texts[0], " ", texts[1])), encoding="utf-8")
+    result = run("learn", source, "--text-column", "body", "--note", "tickets", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "210 different texts" in result.stderr
+    assert "repeated texts, left out: 2" in " ".join(result.stderr.split())
+    found = Baseline.from_bytes(out.read_bytes())
+    assert (found.strata, found.texts, found.notes) == (1, 210, ("tickets",))
+    # As the server counts them.
+    classifier = Classifier.open(embedded_bundle())
+    profile = read_profile(classifier.profile or b"", classifier.labels, classifier.vocabulary)
+    watch = DriftWatch(profile, classifier.pieces, DriftOptions())
+    encodings = [classifier.encode(text) for text in texts]
+    seen = [
+        watch.see(0.0, "r", text, encoding.ids, classifier.observe([encoding])[0])
+        for text, encoding in zip(texts, encodings, strict=True)
+    ]
+    counts = profile.layout.count_bins(profile.layout.decode(watch.codes([each for each in seen if each is not None])))
+    assert np.abs(found.counts[0] - counts).sum() <= 4, "but for a text at an edge: vectors differ in the last bit by batch"

@@ -86,7 +86,7 @@ def test_the_example_of_the_page_is_what_the_command_prints(tmp_path: Path, monk
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     log, baseline = write_log(tmp_path / "log", minutes(5)), write_baseline(tmp_path / "baseline.json")
     plain = tmp_path / "plain"
-    plain.write_text('{"time":"2026-01-01T01:00:00.000Z","label":"billing"}\n', encoding="utf-8")
+    plain.write_text('{"time":"2026-01-01T01:00:00.000Z","label":"billing","text_hash":"00"}\n', encoding="utf-8")
     for arguments, reason in (
         ((plain, "--baseline", baseline), "of 1 lines, none has bins"),
         ((log, "--baseline", baseline, "--mix", plain), "of 1 lines, none has bins"),
