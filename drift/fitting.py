@@ -71,7 +71,9 @@ def learn_profile(
         layout=Layout([]),
     )
     scores = profile.scores(held_out)
-    ranks = {name: np.quantile(scores[name], levels) if name in scores else unknown[name] for name in RANKED}
+    # Interpolation may fall by the last digit where it should rise.
+    rising = {name: np.maximum.accumulate(np.quantile(values, levels)) for name, values in scores.items() if name in RANKED}
+    ranks = unknown | rising
     profile = replace(profile, ranks=ranks)
     sets = [(held_out, true), *harder]
     rows = np.concatenate([features(profile.scores(texts), texts.confidence) for texts, _ in sets])

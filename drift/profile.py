@@ -195,11 +195,42 @@ class Profile:
                 weights=np.array(found["weights"], dtype=np.float64),
                 layout=Layout.from_json(found["channels"]),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ProfileError(f"not a profile: {error!r}") from error
         if form != FORMAT or len(profile.known) != 1 << (PAIR_BITS - 3) or profile.weights.shape != (FEATURES,):
             raise ProfileError("not a profile of this version; make it again")
+        profile._check()
         return profile
+
+    def _check(self) -> None:
+        """Raise `ProfileError` if the parts do not fit together: texts would get no values, or wrong ones."""
+        number = len(self.labels)
+        if not number or len(set(self.labels)) < number or self.confusion.shape != (number, number) or self.confusion.min() < 0:
+            raise ProfileError("not a profile: labels and confusion do not fit")
+        if not len(self.rarity) or any(not 0 <= token < len(self.rarity) for token in self.specials):
+            raise ProfileError("not a profile: rarity and specials do not fit")
+        if self.levels.ndim != 1 or not len(self.levels) or not (np.diff([0, *self.levels, 1]) >= 0).all():
+            raise ProfileError("not a profile: levels do not rise from 0 to 1")
+        if set(self.ranks) != set(RANKED) or any(ranks.shape != self.levels.shape for ranks in self.ranks.values()):
+            raise ProfileError("not a profile: ranks and levels do not fit")
+        if not all((np.diff(ranks) >= 0).all() for ranks in self.ranks.values()):
+            raise ProfileError("not a profile: ranks do not rise")
+        numbers = [self.weights, np.array(self.rare_from), self.center, self.components, *self.ranks.values()]
+        if not all(np.isfinite(array).all() for array in numbers):
+            raise ProfileError("not a profile: a number is not finite")
+
+    def check_channels(self) -> None:
+        """Raise `ProfileError` unless the layout has the very channels that `channels` and `outcome_values` give values for.
+
+        Reading does not ask for it: a log can be counted by any layout.
+        """
+        first = np.zeros((1, len(self.center)), dtype=np.float32) if len(self.center) else None
+        sample = Observations([()], np.zeros(1, dtype=np.int64), np.full(1, 0.5), first, np.zeros(1))
+        names = {*self.channels(sample), *(channel.name for channel in outcome_channels(self.labels))}
+        if {channel.name for channel in self.layout.channels} != names:
+            raise ProfileError("not a profile: its channels are others")
+        if any(channel.categories != self.labels for channel in self.layout.channels if channel.name == "label"):
+            raise ProfileError("not a profile: the channel of labels has others")
 
 
 def hashed_pairs(flat: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

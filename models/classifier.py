@@ -55,6 +55,11 @@ class Classifier:
         return self._tokenizer.vocabulary
 
     @property
+    def first_width(self) -> int | None:
+        """Dimensions of the first-token vectors; None where the bundle's graph gives none."""
+        return self._engine.first_width
+
+    @property
     def pieces(self) -> list[str]:
         """The strings of all token ids, in their order; empty for ids that there are not."""
         return self._tokenizer.pieces

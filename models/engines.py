@@ -39,6 +39,8 @@ class Engine(Protocol):
 
     # True if a text's logits are the same, to the bit, whatever texts share its batch.
     is_batch_invariant: bool
+    # Dimensions of the first-token vectors; None if the graph gives none.
+    first_width: int | None
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels], in the order of the encodings; at least one encoding."""
@@ -61,7 +63,8 @@ class PackedEngine:
         # batch-mates have a say.
         self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, threads)
         check_signature(self._session, tuple(passes.INPUTS), len(manifest.labels))
-        self._gives_first = len(self._session.get_outputs()) == len(WITH_FIRST)
+        outputs = self._session.get_outputs()
+        self.first_width: int | None = outputs[1].shape[1] if len(outputs) == len(WITH_FIRST) else None
 
     def logits(self, encodings: Sequence[Encoding]) -> Floats:
         """Raw logits, shape [texts, labels]."""
@@ -69,7 +72,7 @@ class PackedEngine:
 
     def outputs(self, encodings: Sequence[Encoding]) -> Outputs:
         """The same logits, with the first-token vectors where the graph gives them."""
-        if not self._gives_first:
+        if self.first_width is None:
             return Outputs(self.logits(encodings), None)
         return Outputs(*_packed(self._session, encodings, WITH_FIRST))
 
@@ -101,6 +104,7 @@ class PaddedEngine:
 
     INPUTS: Final = ("input_ids", "attention_mask")
     is_batch_invariant = False
+    first_width: int | None = None
 
     def __init__(self, model: bytes, manifest: Manifest, threads: int = 1) -> None:
         self._session = open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, threads)

@@ -22,6 +22,7 @@ class FakeClassifier:
     fingerprint = "fake"
     labels = ("billing", "general", "technical")
     profile: bytes | None = None
+    first_width: int | None = None
     pieces: Sequence[str] = labels
 
     def __init__(self, on_pass: Callable[[Sequence[Encoding]], None] = _nothing, max_length: int = 256) -> None:

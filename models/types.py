@@ -78,6 +78,10 @@ class TextClassifier(Protocol):
         """What drift detection measures texts against (`drift.Profile`); None if there is none."""
 
     @property
+    def first_width(self) -> int | None:
+        """Dimensions of the first-token vectors that `observe` gives; None if it gives none."""
+
+    @property
     def pieces(self) -> Sequence[str]:
         """The strings of all token ids, in their order; empty for ids that there are not."""
 

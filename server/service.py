@@ -455,7 +455,7 @@ class Service:
                 raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}; build it again with --dev")
             log.info("drift is not watched", reason=self.no_drift)
             return None
-        profile = read_profile(classifier.profile, classifier.labels, len(classifier.pieces))
+        profile = read_profile(classifier.profile, classifier.labels, len(classifier.pieces), classifier.first_width)
         options = self.settings.drift_options()
         if self.settings.drift_profile is not None:
             options = replace(options, baseline=read_baseline(self.settings.drift_profile, profile))

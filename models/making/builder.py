@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
+from drift import ProfileError
 from models.bundle import (
     CARD,
     FORMAT_VERSION,
@@ -326,7 +327,11 @@ def _profile(
         say(f"no profile for drift detection: {texts}")
         return None, {"missing": texts}
     say(f"learning the profile for drift detection from {len(texts.training)} texts, and {len(texts.held_out)} held-out ones")
-    profile = make_profile(classifier, texts)
+    try:
+        profile = make_profile(classifier, texts)
+    except ProfileError as error:
+        say(f"no profile for drift detection: {error}")
+        return None, {"missing": str(error)}
     vectors = bool(len(profile.center))
     if not vectors:
         say("this engine gives no first-token vectors: the profile is without the channel that needs them")

@@ -67,11 +67,15 @@ def harder(examples: Sequence[Example]) -> list[Example]:
 
 
 def make_profile(classifier: Classifier, texts: ProfileTexts) -> Profile:
-    """Observe the texts and learn. Raises `DatasetError` for labels that the model does not have."""
+    """Observe the texts and learn; the profile is as a reader of its file will have it.
+
+    Raises `DatasetError` for labels that the model does not have, and `ProfileError` if what was learned is of no use: too few
+    texts, or numbers that are not finite.
+    """
     training = texts.training
     if len(training) > MOST_TRAINING_TEXTS:
         training = random.Random(SEED).sample(training, MOST_TRAINING_TEXTS)
-    return learn_profile(
+    profile = learn_profile(
         observe(classifier, training),
         observe(classifier, [example.text for example in texts.held_out]),
         targets_of(texts.held_out, classifier.labels),
@@ -84,6 +88,9 @@ def make_profile(classifier: Classifier, texts: ProfileTexts) -> Profile:
         if texts.harder
         else [],
     )
+    profile = Profile.from_bytes(profile.to_bytes())
+    profile.check_channels()
+    return profile
 
 
 def observe(classifier: Classifier, texts: Sequence[str]) -> Observations:

@@ -118,14 +118,22 @@ class DriftOptions:
     state: Path | None = None
 
 
-def read_profile(content: bytes, labels: Sequence[str], vocabulary: int) -> Profile:
-    """A bundle's profile. Raises `DriftError` when it is damaged or of another model."""
+def read_profile(content: bytes, labels: Sequence[str], vocabulary: int, first_width: int | None) -> Profile:
+    """A bundle's profile. Raises `DriftError` when it is damaged or of another model.
+
+    A model that gives no first-token vectors (`first_width` None) may have a profile with them: that channel then stays empty.
+    """
     try:
         profile = Profile.from_bytes(content)
+        profile.check_channels()
     except ProfileError as error:
         raise DriftError(f"the bundle's profile: {error}") from error
     if profile.labels != tuple(labels) or len(profile.rarity) < vocabulary:
         raise DriftError("the bundle's profile is of another model: it has other labels, or fewer words")
+    if first_width is not None and len(profile.center) not in (0, first_width):
+        raise DriftError(
+            f"the bundle's profile is of another model: it has {len(profile.center)} dimensions where the model has {first_width}"
+        )
     return profile
 
 

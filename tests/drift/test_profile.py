@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from drift import Baseline, Monitor, Observations, Profile, ProfileError, State, learn, learn_profile
+from drift import Baseline, Layout, Monitor, Observations, Profile, ProfileError, State, learn, learn_profile
 from drift.fitting import logistic
 from drift.profile import edges
 
@@ -106,14 +107,49 @@ def test_a_profile_comes_back_from_its_file_to_the_last_digit_of_a_bin() -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"format": 2}, {"known": ""}, {"weights": [1.0]}, {"rarity": 3}, {"components": "AAAA"}, {"channels": [{}]}, {"ranks": []}],
+    [
+        {"format": 2},
+        {"known": ""},
+        {"weights": [1.0]},
+        {"rarity": 3},
+        {"components": "AAAA"},
+        {"channels": [{}]},
+        {"ranks": []},
+        {"labels": []},
+        {"rarity": ""},
+        {"specials": [VOCABULARY]},
+        {"levels": [0.5]},
+        {"levels": PROFILE.levels[::-1].tolist()},
+        {"ranks": {}},
+        {"confusion": [[1]]},
+        {"rare_from": float("nan")},
+        {"confusion": (-PROFILE.confusion).tolist()},
+        {"ranks": {name: [float("nan")] * 64 for name in PROFILE.ranks}},
+        {"ranks": {name: ranks[::-1].tolist() for name, ranks in PROFILE.ranks.items()}},
+        {"center": base64.b64encode(np.full(8, np.nan, "<f2").tobytes()).decode()},
+    ],
 )
 def test_files_that_are_no_profile_are_refused(change: dict[str, object]) -> None:
     content = json.loads(PROFILE.to_bytes())
     with pytest.raises(ProfileError, match="not a profile"):
         Profile.from_bytes(json.dumps(content | change).encode())
+
+
+@pytest.mark.parametrize("content", [b"no", b"", b"null", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_bytes_that_are_no_profile_are_refused(content: bytes) -> None:
     with pytest.raises(ProfileError, match="not a profile"):
-        Profile.from_bytes(b"no")
+        Profile.from_bytes(content)
+
+
+def test_channels_that_texts_have_no_values_for_are_noticed() -> None:
+    PROFILE.check_channels()
+    profile(with_vectors=False).check_channels()
+    for other in (
+        replace(PROFILE, labels=("billing", "general", "other")),
+        replace(PROFILE, layout=Layout(PROFILE.layout.channels[1:])),
+    ):
+        with pytest.raises(ProfileError, match="its channels are others"):
+            other.check_channels()
 
 
 def test_ids_and_vectors_that_do_not_fit_are_refused() -> None:

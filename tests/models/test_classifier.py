@@ -67,7 +67,7 @@ def test_observing_gives_the_same_predictions_and_the_vectors_that_the_head_read
     for encoding, prediction in zip(encodings, together, strict=True):
         (alone,) = classifier.observe([encoding])
         assert alone.first is not None
-        assert alone.first.shape == (384,)
+        assert alone.first.shape == (classifier.first_width,) == (384,)
         assert prediction.first is not None
         assert np.array_equal(alone.first, prediction.first)
         assert classifier.predict([encoding])[0].first is None
@@ -78,6 +78,7 @@ def test_a_graph_of_format_2_gives_no_vectors(classifier: Classifier) -> None:
     engine = PackedEngine(graph, classifier.manifest.model_copy(update={"labels": ["one", "two", "three"]}))
     encodings = [Encoding((2, 5, 7, 3), truncated=False), Encoding((2, 9, 3), truncated=False)]
     outputs = engine.outputs(encodings)
+    assert engine.first_width is None
     assert outputs.first is None
     assert np.array_equal(outputs.logits, engine.logits(encodings))
 

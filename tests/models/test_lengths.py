@@ -62,6 +62,7 @@ class RecordingEngine:
     """An engine that computes nothing and remembers the lengths of each batch."""
 
     is_batch_invariant = True
+    first_width: int | None = None
     seen: list[list[int]] = field(default_factory=list)
 
     def logits(self, encodings: Sequence[Encoding]) -> npt.NDArray[np.floating[Any]]:

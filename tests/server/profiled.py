@@ -21,12 +21,14 @@ def drawn(number: int, seed: int, first_id: int = 10) -> list[tuple[int, ...]]:
     return [tuple((first_id + rng.geometric(0.1, rng.integers(4, 12)) % 40).tolist()) for _ in range(number)]
 
 
-def _profile() -> Profile:
+def learned(width: int = 0) -> Profile:
+    """A profile of the usual texts, with first-token vectors of this width; 0 for none."""
     rng = np.random.default_rng(0)
 
     def observed(number: int, seed: int, first_id: int = 10) -> Observations:
         ids = drawn(number, seed, first_id)
-        return Observations(ids, rng.integers(3, size=number), np.full(number, 0.8), None, np.zeros(number))
+        vectors = rng.normal(size=(number, width)).astype(np.float32) if width else None
+        return Observations(ids, rng.integers(3, size=number), np.full(number, 0.8), vectors, np.zeros(number))
 
     held_out, odd = observed(500, 2), observed(300, 3, 100)
     harder = [(odd, (odd.labels + 1) % 3)]
@@ -34,7 +36,7 @@ def _profile() -> Profile:
     return learn_profile(observed(800, 1), held_out, true, labels=LABELS, vocabulary=VOCABULARY, harder=harder)
 
 
-PROFILE = _profile()
+PROFILE = learned()
 
 
 def prediction(ids: tuple[int, ...]) -> Prediction:

@@ -100,7 +100,7 @@ def test_files_of_texts_are_classified_each_different_text_once(tmp_path: Path) 
     assert (found.strata, found.texts, found.notes) == (1, 210, ("tickets",))
     # As the server counts them.
     classifier = Classifier.open(embedded_bundle())
-    profile = read_profile(classifier.profile or b"", classifier.labels, classifier.vocabulary)
+    profile = read_profile(classifier.profile or b"", classifier.labels, classifier.vocabulary, classifier.first_width)
     watch = DriftWatch(profile, classifier.pieces, DriftOptions())
     encodings = [classifier.encode(text) for text in texts]
     seen = [

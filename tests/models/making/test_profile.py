@@ -6,7 +6,7 @@ import pytest
 
 from drift import Observations, Profile
 from models.classifier import Classifier
-from models.making.builder import TICKETS
+from models.making.builder import TICKETS, BuildOptions, _profile
 from models.making.dataset import Example, read_examples
 from models.making.profile import FEWEST_TEXTS, ProfileTexts, harder, make_profile, observe, texts_of
 
@@ -65,6 +65,15 @@ def test_a_profile_knows_its_own_kind_of_texts(classifier: Classifier) -> None:
     assert set(usual) == {"novelty", "rare", "pairs", "residual", "combined", "length", "error"}
     assert odd["novelty"][[0, 2]].min() > usual["novelty"].mean()
     assert odd["combined"][[0, 2]].min() > usual["combined"].mean()
+
+
+def test_a_profile_that_cannot_be_learned_is_left_out_with_its_reason(classifier: Classifier) -> None:
+    said: list[str] = []
+    options = BuildOptions("any", profile=ProfileTexts(["refund"] * 99, examples(1)))
+    content, record = _profile(classifier, options, [], said.append)
+    assert content is None
+    assert record == {"missing": "a profile needs 100 training texts and as many held-out ones at least"}
+    assert said[-1] == "no profile for drift detection: a profile needs 100 training texts and as many held-out ones at least"
 
 
 def test_observations_are_in_the_order_of_the_texts(classifier: Classifier) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from server.observe.drift_log import Tally, read_blocks
 from server.observe.prediction_log import PredictionLog
 from server.settings import Settings
 from tests.server.conftest import running, until
-from tests.server.profiled import LABELS, PIECES, PROFILE, VOCABULARY, Profiled, drawn, prediction
+from tests.server.profiled import LABELS, PIECES, PROFILE, VOCABULARY, Profiled, drawn, learned, prediction
 
 SettingsMaker = Callable[..., Settings]
 
@@ -233,12 +234,19 @@ async def test_the_present_is_accepted_with_a_note_and_too_few_texts_are_not() -
 
 def test_profiles_and_baselines_of_other_models_are_refused(tmp_path: Path) -> None:
     content = PROFILE.to_bytes()
-    assert read_profile(content, LABELS, VOCABULARY).labels == LABELS
+    assert read_profile(content, LABELS, VOCABULARY, 8).labels == LABELS
+    vectors = learned(width=8).to_bytes()
+    for width in (8, None):
+        assert len(read_profile(vectors, LABELS, VOCABULARY, width).center) == 8
+    with pytest.raises(DriftError, match="8 dimensions where the model has 16"):
+        read_profile(vectors, LABELS, VOCABULARY, 16)
+    with pytest.raises(DriftError, match="its channels are others"):
+        read_profile(replace(PROFILE, layout=Layout(PROFILE.layout.channels[1:])).to_bytes(), LABELS, VOCABULARY, None)
     for labels, vocabulary in ((LABELS[::-1], VOCABULARY), (LABELS, VOCABULARY + 1)):
         with pytest.raises(DriftError, match="of another model"):
-            read_profile(content, labels, vocabulary)
+            read_profile(content, labels, vocabulary, None)
     with pytest.raises(DriftError, match="the bundle's profile"):
-        read_profile(content[:-10], LABELS, VOCABULARY)
+        read_profile(content[:-10], LABELS, VOCABULARY, None)
     file = tmp_path / "baseline.json"
     with pytest.raises(DriftError, match=r"DRIFT_PROFILE=.*No such file"):
         read_baseline(file, PROFILE)
