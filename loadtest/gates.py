@@ -7,6 +7,7 @@
   all machines. The p99 is the median of those of the run's ten stretches (`typical_p99`): what disturbs a shared machine for some
   seconds leaves it alone, a server that has become slower does not;
 - max_slowest_passes: the slowest good answer of the whole run, over the same: wide, but a server that stops for seconds breaks it;
+- max_noticed_seconds: how long drift detection takes to notice that requests have changed; before that, it must not;
 - max_memory_growth: what the server's memory has grown by at the end, as a share of what it was after 5 minutes, when all is warm;
   a run that is shorter says nothing about it.
 
@@ -47,6 +48,7 @@ class Bounds(BaseModel):
     max_p99_passes: dict[str, Annotated[float, Field(gt=0)]] = {}
     max_slowest_passes: Annotated[float, Field(gt=0)] | None = None
     max_memory_growth: Annotated[float, Field(gt=0)] | None = None
+    max_noticed_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
 _BOUNDS = TypeAdapter(dict[str, Bounds])
@@ -93,6 +95,9 @@ def check(result: Result, bounds: Bounds) -> list[Gate]:
         gates.append(_at_most("slowest answer in passes", bounds.max_slowest_passes, _in_passes(result, slowest)))
     if bounds.max_memory_growth is not None and (growth := _memory_growth(result)) is not None:
         gates.append(_at_most("memory growth", bounds.max_memory_growth, growth))
+    if bounds.max_noticed_seconds is not None:
+        gate = _at_most("seconds until the change was noticed", bounds.max_noticed_seconds, result.noticed_after)
+        gates.append(gate.model_copy(update={"passed": gate.passed and (result.noticed_after or 0) >= 0}))
     return gates
 
 

@@ -139,7 +139,15 @@ def summarize(run: Run) -> Result:
         gates=[],
         typical_p99={name: _typical_p99(columns, mask, parts) for name, mask in ({ALL: good} | groups).items() if mask.any()},
         other_cpu=_other_cpu(run, seconds),
+        noticed_after=_noticed_after(run),
     )
+
+
+def _noticed_after(run: Run) -> float | None:
+    if run.scenario.later is None:
+        return None
+    noticed = next((reading.at for reading in run.readings if reading.drifting), None)
+    return None if noticed is None else noticed - run.begin - sum(pace.seconds for pace in run.paces[:-1])
 
 
 def recorded(milliseconds: Floats) -> HdrHistogram:

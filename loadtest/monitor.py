@@ -24,7 +24,7 @@ SCRAPE_EVERY = 8  # readings
 class Reading:
     """At a moment of `time.perf_counter`: CPU seconds used so far, memory in bytes, texts in the queue; None where unknown.
 
-    `machine_cpu` is the CPU time of all processes, and what the hypervisor took.
+    `machine_cpu` is the CPU time of all processes, and what the hypervisor took. `drifting` is as in a `Snapshot`.
     """
 
     at: float
@@ -33,6 +33,7 @@ class Reading:
     server_rss: float | None
     queued: float | None
     machine_cpu: float | None = None
+    drifting: bool | None = None
 
 
 class Monitor:
@@ -67,8 +68,8 @@ class Monitor:
         server_cpu, server_rss = _usage(self._server)
         if self._server is None and snapshot is not None:
             server_cpu, server_rss = snapshot.cpu, snapshot.rss
-        queued = snapshot.queued if snapshot is not None else None
-        return Reading(perf_counter(), _usage(self._client)[0], server_cpu, server_rss, queued, _machine_cpu())
+        queued, drifting = (None, None) if snapshot is None else (snapshot.queued, snapshot.drifting)
+        return Reading(perf_counter(), _usage(self._client)[0], server_cpu, server_rss, queued, _machine_cpu(), drifting)
 
 
 def _usage(process: psutil.Process | None) -> tuple[float | None, float | None]:

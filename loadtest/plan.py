@@ -32,13 +32,22 @@ class Plan:
         """How long it takes."""
         return sum(pace.seconds for pace in self.paces)
 
+    @property
+    def change(self) -> float:
+        """When the last pace begins, in seconds."""
+        return sum(pace.seconds for pace in self.paces[:-1])
+
     def requests(self) -> Iterator[Request]:
         """The requests, without end."""
         return find_scenario(self.scenario).requests(self.seed, self.reference)
 
     def calls(self) -> Iterator[tuple[float, Request]]:
         """Each request with the moment at which it is to start, in seconds from the beginning."""
-        return zip(poisson(self.paces, self.seed), self.requests(), strict=False)
+        moments, later = poisson(self.paces, self.seed), find_scenario(self.scenario).later
+        if later is None:
+            return zip(moments, self.requests(), strict=False)
+        earlier, others, change = self.requests(), later(self.seed, self.reference), self.change
+        return ((moment, next(earlier if moment < change else others)) for moment in moments)
 
 
 _PLAN = TypeAdapter(Plan)

@@ -21,6 +21,7 @@ from loadtest.charts import Chart
 from loadtest.knee import Knee, find_knee
 from loadtest.measure import HERE
 from loadtest.results import Gate, Percentiles, Result, ResultError
+from loadtest.summary import noticed
 from loadtest.words import milliseconds, per_second, percent, short
 
 GENERATORS = {"locust": "Locust", "light": "the light generator"}
@@ -251,6 +252,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("Model", result.model),
         ("Settings", settings or ("none set: the defaults" if result.target == HERE else "not known, it was not started here")),
     ]
+    if (said := noticed(result)) is not None:
+        found.append(("The change", said))
     if result.pass_ms is not None:
         found.append(("One pass", f"{milliseconds(result.pass_ms)} ms on an idle server"))
     return found

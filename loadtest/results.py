@@ -154,6 +154,9 @@ class Result(_Record):
     typical_p99: dict[str, float] = {}
     # Cores that other processes of the machine used meanwhile: what they took may show in all times above.
     other_cpu: float | None = None
+    # Where requests change on the way: the seconds from then until the server's drift detection was first seen to say so, looked at
+    # every other second. Negative if it said so before; None if it never did.
+    noticed_after: float | None = None
 
 
 def read_result(path: Path) -> Result:

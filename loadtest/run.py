@@ -70,13 +70,13 @@ class Target:
 
 
 @contextmanager
-def _target(options: Options) -> Iterator[Target]:
+def _target(options: Options, scenario: Scenario) -> Iterator[Target]:
     """The running server that the options name, or one of our own. Raises `ServerFailed`."""
     if options.host is not None:
         yield Target(options.host)
     else:
         with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-            settings = dict(QUIET)
+            settings = QUIET | dict(scenario.settings)
             if "PREDICTION_LOG" in server_settings(os.environ):  # written, as it takes time, but not into that of real customers
                 settings["PREDICTION_LOG"] = str(Path(folder) / "predictions.jsonl")
             if "DRIFT_STATE" in server_settings(os.environ):  # likewise: a load test's texts are not what customers send
@@ -118,7 +118,7 @@ def run_scenario(scenario: Scenario, options: Options, target: Target, reference
             seed=options.seed,
             started=started,
             target=options.host or HERE,
-            server_settings={} if options.host else server_settings(os.environ) | QUIET,
+            server_settings={} if options.host else server_settings(os.environ) | QUIET | dict(scenario.settings),
             reference=reference,
             paces=plan.paces,
             begin=begin,
@@ -201,7 +201,7 @@ def run_all(options: Options, gates: Mapping[str, Bounds]) -> bool:
     capacity, passed = options.capacity, True
     options.out.mkdir(parents=True, exist_ok=True)
     for scenario in options.scenarios:
-        with _target(options) as target:
+        with _target(options, scenario) as target:
             reference = _ask(scenario, options, target)
             capacity = capacity or _capacity(scenario, options, target, reference)
             result = run_scenario(scenario, options, target, reference, capacity)
@@ -246,8 +246,8 @@ def main() -> int:
         gates = read_gates(options.gates)
         if not arguments.ui:
             return 0 if run_all(options, gates) else 1
-        with _target(options) as target:
-            scenario = options.scenarios[0]
+        scenario = options.scenarios[0]
+        with _target(options, scenario) as target:
             reference = _ask(scenario, options, target)
             capacity = options.capacity or _capacity(scenario, options, target, reference)
             show_ui(scenario, options, target, reference, capacity)

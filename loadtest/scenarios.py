@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate, count, cycle, islice
 from typing import Literal
 
@@ -71,7 +71,8 @@ class Scenario:
     """A load test. `requests` makes its requests without end, from a seed and the known answers; `texts` the texts, known ones too.
 
     `texts_per_request` is their mean number, `text_cost` what a text costs in tickets. Outcomes that belong to the scenario are in
-    `expected`, the classes of its requests, if any, in `groups`.
+    `expected`, the classes of its requests, if any, in `groups`. With `later`, the requests of the last step are others, and the
+    report says when the server's drift detection noticed. `settings` are those of a server that is started for the run.
     """
 
     name: str
@@ -84,6 +85,8 @@ class Scenario:
     expected: frozenset[str] = frozenset()
     groups: tuple[str, ...] = ()
     generator: Generator = "locust"
+    later: Requests | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -166,6 +169,11 @@ def _impatient(seed: int, reference: Reference) -> Iterator[Request]:
             yield _single(next(texts), reference, LEAVING, patience)
 
 
+def _as_html(seed: int, _: Reference) -> Iterator[Request]:
+    for text in tickets(seed + 1):
+        yield Request(orjson.dumps({"text": f"<html><body><div><p>{text}</p><br/></div></body></html>"}))
+
+
 _STEADY_SECONDS = 20
 
 _ALL = (
@@ -234,11 +242,20 @@ _ALL = (
         expected=frozenset({"429"}),
         generator="light",
     ),
+    Scenario(
+        "drifting",
+        "single tickets at half the capacity, which come as HTML from the middle on",
+        (Step("plain", _STEADY_SECONDS, 0.5), Step("as HTML", _STEADY_SECONDS, 0.5)),
+        requests=_tickets,
+        later=_as_html,
+        # What is usual is learned within seconds, and judged each second.
+        settings={"DRIFT_BLOCK_SECONDS": "1", "DRIFT_LEARN_TEXTS": "1000", "DRIFT_LEARN_DAYS": "0"},
+    ),
 )
 
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 
-# Not an open load, and not one of the ten: as many clients as USERS says, each of which sends when it was answered.
+# Not an open load, and not one of the table: as many clients as USERS says, each of which sends when it was answered.
 CLOSED = Scenario(
     "closed", "clients that send a ticket as soon as the last was answered", (Step("closed loop", 20, 1.0),), requests=_tickets
 )

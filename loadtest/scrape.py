@@ -15,6 +15,7 @@ from prometheus_client.samples import Sample as Metric
 from loadtest.results import Batches
 
 TIMEOUT_SECONDS = 5
+_DRIFT = {"level": "input", "state": "drift"}
 _ANSWERED = {"route": "/classify", "status": "200"}
 
 
@@ -23,6 +24,7 @@ class Snapshot:
     """What has been counted since the server started; `buckets` are (upper bound in seconds, requests up to it) of latencies.
 
     `pass_seconds` is what all passes took; `sizes` are (upper bound in texts, passes up to it).
+    `drifting` is whether drift detection says that other texts are sent, None where it says nothing.
     `queued` is the texts that wait now. `cpu` is in seconds, `rss` in bytes; None if the server does not tell.
     """
 
@@ -39,6 +41,7 @@ class Snapshot:
     queued: float
     cpu: float | None
     rss: float | None
+    drifting: bool | None = None
 
 
 def scrape(url: str) -> Snapshot | None:
@@ -72,6 +75,7 @@ def parse_metrics(text: str) -> Snapshot | None:
         queued=sum(metric.value for metric in metrics if metric.name == "supportbot_queued_texts"),
         cpu=by_name.get("process_cpu_seconds_total"),
         rss=by_name.get("process_resident_memory_bytes"),
+        drifting=next((bool(metric.value) for metric in metrics if metric.labels == _DRIFT), None),
     )
 
 

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from loadtest.results import Result
+from loadtest.scenarios import SCENARIOS
+
+
+def noticed(result: Result) -> str | None:
+    """When drift detection noticed that the requests had changed; None if they did not."""
+    scenario, after = SCENARIOS.get(result.scenario), result.noticed_after
+    if scenario is None or scenario.later is None:
+        return None
+    if after is None:
+        return "not noticed by the server"
+    return f"noticed {after:.1f} s after it" if after >= 0 else f"reported {-after:.1f} s before it: a false alarm"
 
 
 def describe(result: Result) -> str:
@@ -23,6 +34,8 @@ def describe(result: Result) -> str:
     if late is not None:
         cores += f"; sent late by {late.p50:.2f} ms (p50), {late.p99:.2f} ms (p99)"
     lines.append(f"  {cores}")
+    if (said := noticed(result)) is not None:
+        lines.append(f"  the change was {said}")
     lines += [
         f"  {'holds ' if gate.passed else 'BROKEN'} {gate.name}:"
         f" {'not measured' if gate.measured is None else f'{gate.measured:.4g}'}, bound {gate.bound:g}"

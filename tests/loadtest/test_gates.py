@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.arrivals import Pace
 from loadtest.gates import Bounds, GatesError, check, read_gates
 from loadtest.measure import summarize
 from loadtest.monitor import Reading
+from loadtest.report import write_report
 from loadtest.results import Gate
 from loadtest.scenarios import SCENARIOS
 from loadtest.summary import describe
@@ -93,6 +95,24 @@ def test_a_run_of_less_than_five_minutes_says_nothing_about_memory_growth() -> N
     readings = [Reading(BEGIN + at, 0.0, 0.0, 1e8 * (1 + at), None) for at in range(60)]
     result = summarize(replace(run([sample(1)], seconds=60), readings=readings))
     assert [gate.name for gate in check(result, Bounds(max_memory_growth=0.05))] == ["error rate"]
+
+
+def test_the_change_of_requests_must_be_noticed_in_time_and_not_before(tmp_path: Path) -> None:
+    bounds, change = Bounds(max_noticed_seconds=10), 5.0
+    paces = [Pace("plain", change, 1.0), Pace("as HTML", change, 1.0)]
+    for at, measured, passed, said in (
+        (8.0, 3.0, True, "noticed 3.0 s after it"),
+        (3.0, -2.0, False, "reported 2.0 s before it: a false alarm"),
+        (None, None, False, "not noticed by the server"),
+    ):
+        readings = [Reading(BEGIN + second, 0.0, 0.0, 1e8, None, drifting=at is not None and second >= at) for second in range(11)]
+        result = summarize(replace(run([sample(1)], "drifting", seconds=10), readings=readings, paces=paces))
+        (gate,) = (gate for gate in check(result, bounds) if gate.name == "seconds until the change was noticed")
+        assert (gate.measured, gate.passed) == (measured if measured is None else pytest.approx(measured), passed)
+        assert f"the change was {said}" in describe(result)
+        write_report(result, tmp_path)
+        assert said in (tmp_path / "drifting.html").read_text(encoding="utf-8")
+    assert "the change" not in describe(GOOD)
 
 
 def test_a_server_that_answers_nothing_breaks_all_that_is_asked_of_it() -> None:

@@ -184,7 +184,7 @@ def test_defaults_are_measured_only_where_nothing_is_set(tmp_path: Path, monkeyp
 def test_a_load_test_leaves_the_prediction_log_of_real_customers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = tmp_path / "predictions.jsonl"
     monkeypatch.setenv("PREDICTION_LOG", str(predictions))
-    with _target(read_options({})) as target:
+    with _target(read_options({}), SCENARIOS["steady"]) as target:
         said = httpx2.post(f"{target.url}/classify", json={"text": "payment failed"}).json()
         assert said["prediction"] == "billing"
         metrics = httpx2.get(f"{target.url}/metrics").text

@@ -5,11 +5,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadtest.answers import LEFT, Answer, Reference
+from loadtest.arrivals import poisson
+from loadtest.plan import Plan
 from loadtest.scenarios import CLOSED, HOT_TEXTS, KNOWN_EVERY, KNOWN_TEXTS, LONGEST_PATIENCE, SCENARIOS, Request, Scenario
 
 SEED = 11
@@ -33,8 +36,18 @@ def texts(requests: list[Request]) -> list[str]:
     return [text for body in bodies(requests) for text in (body.get("texts") or [body["text"]])]
 
 
-def test_there_are_the_ten() -> None:
-    names = "steady ramp burst soak mixed multi-text long hot-keys impatient overload"
+def test_tickets_come_as_html_from_the_middle_on() -> None:
+    paces = SCENARIOS["drifting"].paces(capacity=200, seconds=4)
+    plan = Plan("drifting", "http://127.0.0.1:9", SEED, paces, Reference(), Path("samples"))
+    calls = list(plan.calls())
+    assert plan.change == 2
+    assert [moment for moment, _ in calls] == list(poisson(paces, SEED))
+    assert [request.body.startswith(b'{"text":"<html>') for _, request in calls] == [moment >= 2 for moment, _ in calls]
+    assert len({request.body for moment, request in calls if moment >= 2}) > 150
+
+
+def test_there_are_those_of_the_table() -> None:
+    names = "steady ramp burst soak mixed multi-text long hot-keys impatient overload drifting"
     assert list(SCENARIOS) == names.split()
     assert all(name == scenario.name for name, scenario in SCENARIOS.items())
 

@@ -70,6 +70,14 @@ def test_a_snapshot_has_what_is_now() -> None:
     assert (snapshot.queued, snapshot.cpu, snapshot.rss) == (12, 12.5, 2e8)
 
 
+def test_whether_drift_was_noticed_is_read_from_the_input_level() -> None:
+    states = 'supportbot_drift_state{{level="{}",state="drift"}} {}\n'
+    for text, drifting in (("", None), (states.format("input", 0.0), False), (states.format("input", 1.0), True)):
+        snapshot = parse_metrics("supportbot_pass_texts_count 3.0\n" + states.format("output", 1.0) + text)
+        assert snapshot is not None
+        assert snapshot.drifting is drifting
+
+
 def test_without_figures_at_both_ends_or_without_a_pass_there_are_none() -> None:
     snapshot = parse_metrics(metrics(100, 1, 1))
     assert batches_between(None, snapshot) is None
