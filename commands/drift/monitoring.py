@@ -18,11 +18,22 @@ from server.observe.drift import monitor_of
 from server.settings import SettingsError, load_settings
 
 BaselineOption = Annotated[
-    Path | None, typer.Option("--baseline", help="The baseline to compare with.", show_default="learned from the log's beginning")
+    Path | None,
+    typer.Option("--baseline", help="The baseline to compare with.", show_default="DRIFT_PROFILE of the settings, else learned"),
 ]
 
 
 OutOption = Annotated[Path, typer.Option(help="The baseline to write, for DRIFT_PROFILE.")]
+
+
+def chosen_baseline(given: Path | None) -> Path | None:
+    """The file of the baseline: the given one, else that of a server here. Ends the command if a setting is wrong."""
+    if given is not None:
+        return given
+    try:
+        return load_settings().drift_profile
+    except SettingsError as error:
+        fail(str(error))
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -72,6 +83,7 @@ def model_layout(bundle: Path | None) -> Layout:
 
 def layout_and_baseline(path: Path | None, bundle: Path | None = None) -> tuple[Layout, Baseline | None]:
     """The channels to read, and the baseline to compare with: without one, the channels are those of the bundle's profile."""
+    path = chosen_baseline(path)
     if path is None:
         return model_layout(bundle), None
     baseline = read_baseline(path)

@@ -15,7 +15,7 @@ import typer
 
 from commands.console import fail, say
 from commands.drift.history import History
-from commands.drift.monitoring import BaselineOption, new_monitor, read_baseline
+from commands.drift.monitoring import BaselineOption, chosen_baseline, new_monitor, read_baseline
 from commands.drift.words import cells, change_cells
 from commands.output import Output
 from drift import BaselineError, Layout, Replicas
@@ -80,7 +80,8 @@ class _Watched:
 
     def __init__(self, urls: list[str], baseline: Path | None, state: Path | None) -> None:
         self._urls = [url.rstrip("/") for url in urls]
-        self._baseline = read_baseline(baseline) if baseline else None
+        chosen = chosen_baseline(baseline)
+        self._baseline = read_baseline(chosen) if chosen else None
         self._state = state
         self._silent: dict[str, str] = {}
         self._replicas: Replicas | None = None

@@ -79,6 +79,19 @@ def test_a_change_is_reported_in_the_minute_in_which_a_monitor_of_the_texts_them
     assert f"input drift 100% {clock(MIDNIGHT // 60 + since)} length at least 20 31%, between" in words(result.stdout)
 
 
+def test_the_baseline_is_that_of_a_server_here_unless_another_is_given(
+    tmp_path: Path, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write_log(tmp_path / "log", minutes(300, 200))
+    monkeypatch.setenv("DRIFT_PROFILE", str(baseline))
+    assert run("report", log).stdout == run("report", log, "--baseline", baseline).stdout
+    monkeypatch.setenv("DRIFT_PROFILE", str(tmp_path / "none"))
+    assert (run("report", log).exit_code, run("report", log, "--baseline", baseline).exit_code) == (2, 1)
+    monkeypatch.setenv("DRIFT_BLOCK_SECONDS", "often")
+    wrong = run("report", log)
+    assert (wrong.exit_code, "DRIFT_BLOCK_SECONDS=often" in wrong.stderr) == (2, True)
+
+
 def test_files_of_one_server_in_any_order_and_of_replicas_are_one_log(tmp_path: Path, baseline: Path) -> None:
     whole = run("report", write_log(tmp_path / "log", minutes(300, 200)), "--baseline", baseline)
     parts: list[list[Minute]] = [[], [], [], []]
