@@ -27,6 +27,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,9 @@ FORMAT: Final = 1
 RARITY_STEPS: Final = 12.0  # to a bit
 PAIR_BITS: Final = 18  # of a pair's hash
 FEATURES: Final = 7
+# OpenBLAS takes several threads for a product of more multiplications than this, and they spin while they wait for each other:
+# twice the CPU for no gain, on cores that have other work.
+ONE_THREAD: Final = 1 << 18
 RANKED: Final = ("rare", "pairs", "residual")
 INPUT_SCORES: Final = ("novelty", *RANKED, "combined", "length")
 
@@ -92,7 +96,7 @@ class Profile:
     def scores(self, texts: Observations) -> dict[str, Array]:
         """The scores above, and `length`: an array of one value a text for each. Raises `ProfileError` for ids out of range."""
         lengths = np.array([len(ids) for ids in texts.ids], dtype=np.int64)
-        flat = np.fromiter((token for ids in texts.ids for token in ids), np.int64, int(lengths.sum()))
+        flat = np.fromiter(chain.from_iterable(texts.ids), np.int64, int(lengths.sum()))
         if len(flat) and not (flat.min() >= 0 and flat.max() < len(self.rarity)):
             raise ProfileError(f"a token id is not below {len(self.rarity)}, the size of the vocabulary")
         owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -124,8 +128,10 @@ class Profile:
         # In double precision, so that a text's bin does not depend on its batch-mates.
         center, components = self._basis
         centered = first.astype(np.float64) - center
-        inside = centered @ components.T
-        return np.asarray(np.sqrt(np.maximum((centered**2).sum(axis=1) - (inside**2).sum(axis=1), 0)))
+        rows = max(1, ONE_THREAD // components.size)
+        inside = [(part @ components.T) for part in np.split(centered, range(rows, len(centered), rows))]
+        squares = [np.einsum("ij,ij->i", values, values) for values in (centered, np.concatenate(inside))]
+        return np.sqrt(np.maximum(squares[0] - squares[1], 0))
 
     @cached_property
     def _is_own(self) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +36,7 @@ class Word:
 def count_words(ids: Sequence[Sequence[int]], vocabulary: int) -> TextCounts:
     """How many of these texts hold each piece, shape [vocabulary]; sums of such counts are those of all texts."""
     lengths = [len(each) for each in ids]
-    flat = np.fromiter((token for each in ids for token in each), np.int64, sum(lengths))
+    flat = np.fromiter(chain.from_iterable(ids), np.int64, sum(lengths))
     pairs = np.unique(np.repeat(np.arange(len(ids)), lengths) * vocabulary + flat)
     return np.bincount(pairs % vocabulary, minlength=vocabulary)
 

@@ -65,7 +65,7 @@ STRATA: Final = 24
 HAND_OVER_SECONDS: Final = 1.0
 MOST_PENDING: Final = 20_000
 # Scored in one go, which holds the interpreter for some 0.5 ms.
-BATCH: Final = 128
+BATCH: Final = 256
 # What the report says of the present rests on so much of the past.
 RECENT_SECONDS: Final = 3600.0
 MOST_EXAMPLES: Final = 10
