@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,13 @@ from models.bundle import BundleError
 from models.tables import STANDARD_INPUT, BadRow, Row, TableError, TableFormat, fault_of, read_table
 
 
+class Strip(StrEnum):
+    """What is taken off a text before it is classified."""
+
+    NONE = "none"
+    HTML = "html"
+
+
 def classify(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify; without any, --file or standard input.")] = None,
     file: Annotated[list[Path] | None, typer.Option(help=f"Texts: {FILE_OF_TEXTS}. May be repeated.")] = None,
@@ -43,6 +51,7 @@ def classify(
     output_format: Annotated[Format, typer.Option("--format", help="How to write.")] = Format.JSONL,
     scores: Annotated[bool, typer.Option("--scores", help="Add the probability of each label.")] = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the texts out of the output.")] = False,
+    strip: Annotated[Strip, typer.Option(help="html: classify what a person sees of HTML documents.")] = Strip.NONE,
     workers: Annotated[int, typer.Option(min=0, help="Worker threads; 0 is one for each usable core.")] = 0,
 ) -> None:
     """Classify texts without a server.
@@ -78,11 +87,13 @@ def classify(
     done = bad = 0
     try:
         with Output(output) as stream, progress_bar() as progress:
-            write = writer(output_format, stream, classifier.labels if scores else (), with_text=not no_text)
+            write = writer(
+                output_format, stream, classifier.labels if scores else (), with_text=not no_text, strip=strip is Strip.HTML
+            )
             task = progress.add_task("classifying", total=total)
             # Lines on a terminal and a bar over them disturb each other.
             progress.disable = progress.disable or (stream is sys.stdout and sys.stdout.isatty())
-            for result in classify_rows(classifier, rows, workers or usable_cores()):
+            for result in classify_rows(classifier, rows, workers or usable_cores(), strip=strip is Strip.HTML):
                 write(result)
                 done += 1
                 bad += isinstance(result, BadRow)

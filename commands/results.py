@@ -24,8 +24,10 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool) -> Write:
-    """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now."""
+def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool, strip: bool = False) -> Write:
+    """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now, with a column `stripped` if
+    HTML is to be stripped.
+    """
 
     def write_json(result: Classified | BadRow) -> None:
         line = orjson.dumps(_record(result, labels, with_text=with_text)).decode()
@@ -36,7 +38,7 @@ def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, wi
     if output_format is Format.JSONL:
         return write_json
     columns = ["source", "line", *(["text"] if with_text else []), "label", "confidence"]
-    columns += [*(f"score_{label}" for label in labels), "truncated", "error"]
+    columns += [*(f"score_{label}" for label in labels), "truncated", *(["stripped"] if strip else []), "error"]
     table = csv.DictWriter(_Records(stream), columns, lineterminator="\r\n")
     table.writeheader()
 
@@ -71,6 +73,8 @@ def _record(result: Classified | BadRow, labels: tuple[str, ...], *, with_text: 
         fields["scores"] = {label: round(score, 6) for label, score in zip(labels, result.prediction.scores, strict=True)}
     if result.truncated:
         fields["truncated"] = True
+    if result.stripped:
+        fields["stripped"] = True
     return fields
 
 

@@ -131,7 +131,7 @@ class Profile:
         rows = max(1, ONE_THREAD // components.size)
         inside = [(part @ components.T) for part in np.split(centered, range(rows, len(centered), rows))]
         squares = [np.einsum("ij,ij->i", values, values) for values in (centered, np.concatenate(inside))]
-        return np.sqrt(np.maximum(squares[0] - squares[1], 0))
+        return np.asarray(np.sqrt(np.maximum(squares[0] - squares[1], 0)))
 
     @cached_property
     def _is_own(self) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from models.markup import is_html, plain_text
 from models.tables import BadRow, Row, TableError
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 
@@ -16,15 +17,21 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A row and its prediction; `truncated` if its text was longer than the model reads."""
+    """A row and its prediction; `truncated` if its text was longer than the model reads, `stripped` if it was HTML and what one
+    sees of it was classified.
+    """
 
     row: Row
     prediction: Prediction
     truncated: bool
+    stripped: bool
 
 
-def classify_rows(classifier: TextClassifier, rows: Iterable[Row | BadRow], workers: int) -> Iterator[Classified | BadRow]:
-    """Classify rows as they come, in bounded memory; a row that cannot be classified comes back as a `BadRow` in its place.
+def classify_rows(
+    classifier: TextClassifier, rows: Iterable[Row | BadRow], workers: int, *, strip: bool = False
+) -> Iterator[Classified | BadRow]:
+    """Classify rows as they come, in bounded memory; a row that cannot be classified comes back as a `BadRow` in its place. With
+    `strip`, what a person sees of HTML documents is classified.
 
     When `rows` raises a `TableError`, it is raised after the rows before it have been classified.
     """
@@ -32,7 +39,7 @@ def classify_rows(classifier: TextClassifier, rows: Iterable[Row | BadRow], work
     faults: list[TableError] = []
     with ThreadPoolExecutor(workers) as pool:
         for chunk in _chunks(rows, faults):
-            pending.append(pool.submit(_classify_chunk, classifier, chunk))
+            pending.append(pool.submit(_classify_chunk, classifier, chunk, strip=strip))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -56,17 +63,19 @@ def _chunks(rows: Iterable[Row | BadRow], faults: list[TableError]) -> Iterator[
         yield chunk
 
 
-def _classify_chunk(classifier: TextClassifier, chunk: list[Row | BadRow]) -> list[Classified | BadRow]:
-    encoded = [row if isinstance(row, BadRow) else _encode(classifier, row) for row in chunk]
+def _classify_chunk(classifier: TextClassifier, chunk: list[Row | BadRow], *, strip: bool) -> list[Classified | BadRow]:
+    encoded = [row if isinstance(row, BadRow) else _encode(classifier, row, strip=strip) for row in chunk]
     predictions = iter(classifier.predict([pair[1] for pair in encoded if not isinstance(pair, BadRow)]))
     return [
-        pair if isinstance(pair, BadRow) else Classified(pair[0], next(predictions), truncated=pair[1].truncated)
+        pair
+        if isinstance(pair, BadRow)
+        else Classified(pair[0], next(predictions), pair[1].truncated, strip and is_html(pair[0].text))
         for pair in encoded
     ]
 
 
-def _encode(classifier: TextClassifier, row: Row) -> tuple[Row, Encoding] | BadRow:
+def _encode(classifier: TextClassifier, row: Row, *, strip: bool) -> tuple[Row, Encoding] | BadRow:
     try:
-        return row, classifier.encode(row.text)
+        return row, classifier.encode(plain_text(row.text) if strip else row.text)
     except BlankTextError as error:
         return BadRow(row.source, row.line, str(error))

@@ -17,7 +17,7 @@ class ClassifyRequest:
     limit, the end `keep` is classified, or the one that the bundle keeps; with `must_fit`, it is an error. `field` is what the
     client calls its texts.
     `min_confidence` is the confidence below which an answer is marked as abstained, None to mark none. With `feedback`, the answer
-    carries a token for it.
+    carries a token for it. `strip` says whether the text is taken out of HTML documents, None to do as the settings say.
     """
 
     texts: list[str]
@@ -30,6 +30,7 @@ class ClassifyRequest:
     must_fit: bool = False
     min_confidence: float | None = None
     feedback: bool = False
+    strip: bool | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -17,6 +17,7 @@ import structlog
 
 from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Priority, Reservation
 from machine.cores import bounded_cores
+from models.markup import is_html, plain_text
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
 from server.observe.confidence import Confidence
@@ -50,12 +51,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer to one request, in the order of its texts; `encodings` are None for those from the cache."""
+    """The answer to one request, in the order of its texts; `encodings` are None for those from the cache. Of texts that are
+    `stripped`, which were HTML, what a person sees was classified.
+    """
 
     predictions: list[Prediction]
     truncated: list[bool]
     encodings: list[Encoding | None]
     timing: Timing
+    stripped: list[bool]
 
     @property
     def tokens(self) -> list[int | None]:
@@ -183,8 +187,8 @@ class Service:
         classifier = self.classifier
         assert self._batcher is not None
         assert self._cache is not None
-        # The cache has answers to texts that were cut as usual.
-        cached = [self._cache.get(text) if request.is_plain else None for text in request.texts]
+        is_cached = self._is_cached(request)
+        cached = [self._cache.get(text) if is_cached else None for text in request.texts]
         missing = [index for index, answer in enumerate(cached) if answer is None]
         if not missing:
             return Admitted(request, classifier, cached, missing, None, math.inf)
@@ -212,6 +216,7 @@ class Service:
         """
         assert self._cache is not None
         request, missing, answers = admitted.request, admitted.missing, list(admitted.cached)
+        is_cached = self._is_cached(request)
         timing = Timing(0.0, 0.0, 0.0)
         found: list[Encoding | None] = [None] * len(answers)
         if admitted.places is not None:
@@ -231,10 +236,20 @@ class Service:
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
                 found[index] = encoding
-                if request.is_plain:
+                if is_cached:
                     self._cache.put(request.texts[index], answer)
         known = [answer for answer in answers if answer is not None]
-        return Classification([answer.prediction for answer in known], [answer.truncated for answer in known], found, timing)
+        stripped = [is_html(text) for text in request.texts] if self._strips(request) else [False] * len(known)
+        predictions, truncated = [answer.prediction for answer in known], [answer.truncated for answer in known]
+        return Classification(predictions, truncated, found, timing, stripped)
+
+    def _strips(self, request: ClassifyRequest) -> bool:
+        """Whether the text is taken out of the HTML documents among the request's texts."""
+        return self.settings.strip == "html" if request.strip is None else request.strip
+
+    def _is_cached(self, request: ClassifyRequest) -> bool:
+        """The cache has answers to texts that were cut and stripped as usual."""
+        return request.is_plain and (request.strip is None or request.strip == (self.settings.strip == "html"))
 
     def note(self, request: ClassifyRequest, answer: Classification, request_id: str) -> None:
         """Count an answer that is about to be sent: labels, confidences, lengths, drift; and put it into the prediction log."""
@@ -270,8 +285,9 @@ class Service:
     async def _encode(self, admitted: Admitted) -> list[Encoding]:
         """Tokenize the texts to classify. Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time."""
         request, indices, classifier = admitted.request, admitted.missing, admitted.classifier
+        strip = self._strips(request)
         if request.single and len(request.texts[0]) <= TOKENIZE_INLINE_CHARACTERS:
-            return [_encoded(classifier, request, 0)]
+            return [_encoded(classifier, request, 0, strip=strip)]
         is_wanted = True
 
         def encode() -> list[Encoding]:
@@ -279,7 +295,7 @@ class Service:
             for index in indices:
                 if not is_wanted:
                     break
-                encodings.append(_encoded(classifier, request, index))
+                encodings.append(_encoded(classifier, request, index, strip=strip))
             return encodings
 
         if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
@@ -478,10 +494,11 @@ class Service:
             _log_pass(report)
 
 
-def _encoded(classifier: TextClassifier, request: ClassifyRequest, index: int) -> Encoding:
+def _encoded(classifier: TextClassifier, request: ClassifyRequest, index: int, *, strip: bool) -> Encoding:
     """One of a request's texts as tokens. Raises `RequestError` when it is blank, or too long for a request that wants it whole."""
+    text = request.texts[index]
     try:
-        encoding = classifier.encode(request.texts[index], request.keep)
+        encoding = classifier.encode(plain_text(text) if strip else text, request.keep)
     except BlankTextError as error:
         raise blank_text(request.place(index)) from error
     if encoding.truncated and request.must_fit:

@@ -129,6 +129,10 @@ class Settings(BundleSetting):
     answer_cache_texts: Annotated[
         int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 turns the cache off")
     ] = 0
+    strip: Annotated[
+        Literal["none", "html"],
+        Field(description="html: classify what a person sees of HTML documents, unless a request says otherwise"),
+    ] = "none"
     low_confidence: Annotated[
         float, Field(ge=0, le=1, description="answers below this confidence are counted as low-confidence")
     ] = 0.6

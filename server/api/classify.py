@@ -44,13 +44,15 @@ class Body(BaseModel):
     priority: Literal["interactive", "bulk"] | None = None
     min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     feedback: bool = False
+    strip: Literal["none", "html"] | None = None
 
 
 _FIELDS: Final = frozenset(Body.model_fields)
 
 
 class ClassifyAnswer(TypedDict):
-    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut, `abstained` only if an answer is
+    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut, `stripped` only
+    if one was HTML that was stripped, `abstained` only if an answer is
     below `min_confidence`, a token and `review` only if `feedback` was asked for. `latency_ms` in milliseconds.
     """
 
@@ -60,6 +62,7 @@ class ClassifyAnswer(TypedDict):
     confidences: NotRequired[list[float]]
     scores: NotRequired[dict[str, float] | list[dict[str, float]]]
     truncated: NotRequired[Literal[True] | list[bool]]
+    stripped: NotRequired[Literal[True] | list[bool]]
     abstained: NotRequired[Literal[True] | list[bool]]
     feedback_token: NotRequired[str]
     feedback_tokens: NotRequired[list[str]]
@@ -100,8 +103,16 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
     # The body is the client's own word; a header may have been set by a proxy, for all its clients.
     timeout = options.timeout if body.timeout_ms is None else body.timeout_ms / 1000
     priority = options.priority or Priority.INTERACTIVE if body.priority is None else Priority(body.priority)
+    strip = None if body.strip is None else body.strip == "html"
     return ClassifyRequest(
-        texts, single, body.scores, timeout, priority, min_confidence=body.min_confidence, feedback=body.feedback
+        texts,
+        single,
+        body.scores,
+        timeout,
+        priority,
+        min_confidence=body.min_confidence,
+        feedback=body.feedback,
+        strip=strip,
     )
 
 
@@ -113,6 +124,7 @@ def classify_answer(
     identity: str,
     latency: float,
     tokens: Sequence[tuple[str, bool]] = (),
+    stripped: Sequence[bool] = (),
 ) -> Mapping[str, Any]:
     """The answer's body; `latency` in seconds, `tokens` for feedback, each with whether the answer was drawn for review.
 
@@ -136,6 +148,8 @@ def classify_answer(
             answer["abstained"] = True if request.single else abstained
     if any(truncated):
         answer["truncated"] = True if request.single else list(truncated)
+    if any(stripped):
+        answer["stripped"] = True if request.single else list(stripped)
     if tokens and request.single:
         answer["feedback_token"], answer["review"] = tokens[0]
     elif tokens:
@@ -175,9 +189,8 @@ class Classify:
         answer = await classified(self._service, request, wanted, started)
         tokens = self._tokens(request_id_of(scope), answer.predictions) if wanted.feedback else ()
         latency = perf_counter() - started
-        body = classify_answer(
-            wanted, answer.predictions, answer.truncated, classifier.labels, classifier.identity, latency, tokens
-        )
+        cut, stripped = answer.truncated, answer.stripped
+        body = classify_answer(wanted, answer.predictions, cut, classifier.labels, classifier.identity, latency, tokens, stripped)
         await send_json(scope, send, body, answer_headers(self._service, answer, latency))
 
     def _tokens(self, request_id: str, predictions: Sequence[Prediction]) -> list[tuple[str, bool]]:

@@ -29,6 +29,7 @@ from server.settings import Settings
 
 # Most dialects have no place in their answers to say that a text was cut, so a header does: the indices of such texts.
 TRUNCATED_HEADER: Final = "X-Truncated"
+STRIPPED_HEADER: Final = "X-Stripped"
 
 
 async def classified(service: Service, request: Request, wanted: ClassifyRequest, started: float) -> Classification:
@@ -177,8 +178,9 @@ class Exchange:
         latency = perf_counter() - started
         rendered = job.render(answer, latency)
         headers = {**answer_headers(service, answer, latency), **rendered.headers}
-        if any(answer.truncated):
-            headers[TRUNCATED_HEADER] = ", ".join(str(index) for index, cut in enumerate(answer.truncated) if cut)
+        for name, marks in ((TRUNCATED_HEADER, answer.truncated), (STRIPPED_HEADER, answer.stripped)):
+            if any(marks):
+                headers[name] = ", ".join(str(index) for index, is_marked in enumerate(marks) if is_marked)
         await send_bytes(scope, send, rendered.body, rendered.media_type, headers)
 
     def _mark(self, scope: Scope) -> None:

@@ -45,6 +45,7 @@ _HEADERS: Final = {
     REQUEST_ID_HEADER: _header("The request's id, its own or a new one"),
     "Server-Timing": _header("Where the time went, in milliseconds: tokenize, queue, inference, total"),
     "X-Truncated": _header("The indices of the texts that were cut, unless the body says so"),
+    "X-Stripped": _header("The indices of the texts that were HTML and were stripped, unless the body says so"),
     "Retry-After": _header("Seconds after which a retry makes sense", "integer"),
 }
 
@@ -163,7 +164,7 @@ def _answer(route: Described, schemas: _Schemas) -> Json:
         if NDJSON in operation.answer_media:
             content[NDJSON] = _lines(schemas.of([operation.answer], "serialization"))
     classifies = route.operations[0].kind == "classify"
-    names = (REQUEST_ID_HEADER, "Server-Timing", "X-Truncated") if classifies else (REQUEST_ID_HEADER,)
+    names = (REQUEST_ID_HEADER, "Server-Timing", "X-Truncated", "X-Stripped") if classifies else (REQUEST_ID_HEADER,)
     return {"description": "The answer", "headers": _headers(*names)} | ({"content": content} if content else {})
 
 

@@ -54,7 +54,7 @@ MEDIA: Final = frozenset({NDJSON.encode(), b"application/ndjson", b"application/
 # Several full batches for each of many workers, and for the queue to choose from.
 LINES_IN_FLIGHT: Final = 256
 # What the server adds to a line, which has no fields of these names, so that nothing of the client's is lost.
-_OURS: Final = frozenset({"line", "prediction", "confidence", "truncated", "error", "stopped"})
+_OURS: Final = frozenset({"line", "prediction", "confidence", "truncated", "stripped", "error", "stopped"})
 # These are no fault of the line's: no later one would be answered either.
 _ENDINGS: Final = (NotReady, BatcherClosed, BatcherStalled)
 
@@ -89,6 +89,7 @@ class StreamAnswer(TypedDict):
     prediction: NotRequired[str]
     confidence: NotRequired[float]
     truncated: NotRequired[bool]
+    stripped: NotRequired[bool]
     error: NotRequired[LineError]
     stopped: NotRequired[Stopped]
 
@@ -340,6 +341,8 @@ class _Run:
                 answer = {"prediction": prediction.label, "confidence": round(prediction.confidence, 6)}
                 if found.truncated[0]:
                     answer["truncated"] = True
+                if found.stripped[0]:
+                    answer["stripped"] = True
             else:
                 assert isinstance(failure, Exception)
                 error = self._translated(failure)

@@ -79,6 +79,19 @@ def test_a_text_over_the_limit_says_that_it_was_cut() -> None:
     assert row["truncated"] is True
 
 
+def test_html_is_stripped_when_asked_and_the_rows_say_so() -> None:
+    html = "<html><body><p>the app crashes</p></body></html>"
+    stripped, plain = records(run("classify", html, "hello", "--strip", "html").stdout)
+    (alone,) = records(run("classify", "the app crashes").stdout)
+    assert (stripped["stripped"], stripped["confidence"], stripped["text"]) == (True, alone["confidence"], html)
+    assert "stripped" not in plain
+    header, row = run("classify", html, "--strip", "html", "--format", "csv", "--no-text").stdout.splitlines()
+    assert header == "source,line,label,confidence,truncated,stripped,error"
+    assert row.endswith(",,True,")
+    (as_it_comes,) = records(run("classify", html).stdout)
+    assert "stripped" not in as_it_comes
+
+
 def test_wrong_usage_is_status_2_with_a_reason(tmp_path: Path) -> None:
     missing = run("classify", "--file", tmp_path / "none.csv")
     assert (missing.exit_code, "none.csv: No such file" in missing.stderr) == (2, True)

@@ -22,7 +22,7 @@ def written(output_format: Format, *texts: str) -> str:
     stream = io.StringIO(newline="")
     write = writer(output_format, stream, ("a", "b"), with_text=True)
     for number, text in enumerate(texts, start=1):
-        write(Classified(Row("f", number, text), Prediction("a", 0.75, (0.75, 0.25), (1.1, 0.0)), truncated=False))
+        write(Classified(Row("f", number, text), Prediction("a", 0.75, (0.75, 0.25), (1.1, 0.0)), truncated=False, stripped=False))
     write(BadRow("f\r", 9, "a\rb"))
     return stream.getvalue()
 

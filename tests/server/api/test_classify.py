@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -342,3 +343,44 @@ async def test_what_nobody_foresaw_is_a_500_and_in_the_log_and_what_was_foreseen
     assert "foresaw" not in response.text
     (line,) = (line for line in logs if line["log_level"] == "error")
     assert (line["event"], line["request_id"]) == ("unexpected error", response.headers["x-request-id"])
+
+
+HTML = "<html><body><p>payment</p> <b>failed</b></body></html>"
+
+
+async def test_html_is_stripped_when_asked_and_the_answer_says_so(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    model = app.service.model
+    assert isinstance(model, FakeClassifier)
+    encode = model.encode
+
+    def noting(text: str, keep: End | None = None) -> Encoding:
+        seen.append(text)
+        return encode(text, keep)
+
+    monkeypatch.setattr(model, "encode", noting)
+    body = (await app.client.post("/classify", json={"text": HTML, "strip": "html"})).json()
+    assert (body["prediction"], body["stripped"]) == ("billing", True)
+    several = (await app.client.post("/classify", json={"texts": ["hello", HTML * 20], "strip": "html"})).json()
+    assert several["stripped"] == [False, True]
+    for none in ({}, {"strip": None}, {"strip": "none"}):
+        assert "stripped" not in (await app.client.post("/classify", json={"text": HTML} | none)).json()
+    assert seen == ["payment\nfailed", "hello", "\n".join(["payment\nfailed"] * 20), HTML, HTML, HTML]
+    blank = await app.client.post("/classify", json={"text": "<html></html>", "strip": "html"})
+    assert (blank.status_code, blank.json()["error"]["code"]) == (422, "blank_text")
+    assert (await app.client.post("/classify", json={"text": "a", "strip": "email"})).status_code == 422
+
+
+async def test_a_server_may_strip_unless_a_request_says_otherwise(settings: SettingsMaker) -> None:
+    async with running(settings(strip="html", answer_cache_texts=10)) as app:
+        for _ in range(2):  # the second time, from the cache
+            body = (await app.client.post("/classify", json={"text": HTML})).json()
+            assert (body["prediction"], body["stripped"]) == ("billing", True)
+        assert app.service.counters()["cache_hits"] == 1
+        assert "stripped" not in (await app.client.post("/classify", json={"text": HTML, "strip": "none"})).json()
+        assert app.service.counters()["cache_hits"] == 1
+        other = await app.client.post("/predict", json={"inputs": [["hello"], [HTML]]})
+        assert other.headers["X-Stripped"] == "1"
+        line = json.dumps({"text": HTML}) + "\n"
+        streamed = await app.client.post("/classify", content=line, headers={"Content-Type": "application/x-ndjson"})
+        assert streamed.json()["stripped"] is True
