@@ -60,6 +60,7 @@ class InstantClassifier:
     labels: tuple[str, ...] = ("billing", "general", "technical")
     max_length = 256
     profile: bytes | None = None
+    golden_texts: Sequence[str] = ()
     first_width: int | None = None
     pieces: Sequence[str] = ()
     _answer = Prediction("billing", 0.9, (0.9, 0.05, 0.05), (2.0, -0.9, -0.9))

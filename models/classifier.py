@@ -50,6 +50,11 @@ class Classifier:
         return cls(Bundle.open(folder), threads)
 
     @property
+    def golden_texts(self) -> list[str]:
+        """Texts whose logits the manifest has."""
+        return [golden.text for golden in self.manifest.goldens]
+
+    @property
     def vocabulary(self) -> int:
         """One more than the largest token id there is."""
         return self._tokenizer.vocabulary

@@ -22,6 +22,7 @@ class FakeClassifier:
     fingerprint = "fake"
     labels = ("billing", "general", "technical")
     profile: bytes | None = None
+    golden_texts: Sequence[str] = ()
     first_width: int | None = None
     pieces: Sequence[str] = labels
 

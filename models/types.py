@@ -86,6 +86,10 @@ class TextClassifier(Protocol):
         """The strings of all token ids, in their order; empty for ids that there are not."""
 
     @property
+    def golden_texts(self) -> Sequence[str]:
+        """Texts whose answers are known; none if there are none."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label names in the order of the classes."""
 

@@ -20,6 +20,7 @@ from machine.cores import bounded_cores
 from models.markup import is_html, plain_text
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
 from server.cache import AnswerCache, CachedAnswer
+from server.goldens import GoldenChecks
 from server.observe.confidence import Confidence
 from server.observe.drift import DriftError, DriftWatch, read_baseline, read_profile
 from server.observe.feedback import Feedback, Item, Outcome
@@ -119,6 +120,7 @@ class Service:
         self.drift: DriftWatch | None = None
         self.no_drift = "the model is not loaded yet"
         self.feedback: Feedback | None = None
+        self.goldens: GoldenChecks | None = None
         self.readiness = Readiness()
         # True when a thread is still in the model although its time is up; the process must not wait for it.
         self.is_hanging = False
@@ -398,6 +400,7 @@ class Service:
                 lengths=self.lengths,
                 drift=None if self.drift is None else self.drift.told,
                 feedback=self.feedback,
+                goldens={} if self.goldens is None else {"held": self.goldens.held, "failed": self.goldens.failed},
             )
         log_counts = None if self.prediction_log is None else self.prediction_log.counts()
         return ServiceState(self.is_ready(), self.counters(), log_counts, model)
@@ -447,6 +450,10 @@ class Service:
             sample=self.settings.feedback_sample,
             remembered=self.settings.feedback_answers,
         )
+        if self.settings.golden_check_seconds:
+            self.goldens = GoldenChecks(classifier, threads.run, self._is_idle, self.settings.golden_check_seconds)
+            checking = asyncio.create_task(self.goldens.keep_checking(), name="service.goldens")
+            stack.callback(checking.cancel)
         self.readiness.set_ready()
         log.info(
             "ready",
@@ -459,6 +466,10 @@ class Service:
         if self._on_ready is not None:
             self._on_ready(classifier)
         await self._log_earlier_lengths(threads, classifier.max_length)
+
+    def _is_idle(self) -> bool:
+        """True when no text waits or is in a pass."""
+        return self._batcher is not None and self._batcher.statistics().waiting == 0
 
     def _open_drift(self, classifier: TextClassifier) -> DriftWatch | None:
         """What watches for drift, if anything does. Raises `DriftError`."""

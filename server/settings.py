@@ -129,6 +129,9 @@ class Settings(BundleSetting):
     answer_cache_texts: Annotated[
         int, Field(ge=0, le=10_000_000, description="answers kept for texts that come again; 0 turns the cache off")
     ] = 0
+    golden_check_seconds: Annotated[
+        float, Field(ge=0, le=604_800, allow_inf_nan=False, description="seconds between checks of the golden texts; 0 for none")
+    ] = 3600
     strip: Annotated[
         Literal["none", "html"],
         Field(description="html: classify what a person sees of HTML documents, unless a request says otherwise"),

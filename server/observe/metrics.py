@@ -110,6 +110,7 @@ class ModelState:
     lengths: LengthStatistics
     drift: DriftCounts | None
     feedback: Feedback
+    goldens: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,7 @@ class _ServiceCollector(_Collector):
         yield from _of_batcher(model.batcher)
         yield from _of_confidence(model.confidence)
         yield from _of_lengths(model.lengths)
+        yield _counters("golden_checks", "Golden texts checked since the start", "outcome", model.goldens)
         yield from _of_feedback(model.feedback)
         if model.drift is not None:
             yield from _of_drift(model.drift)
