@@ -33,13 +33,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from drift.channels import Channel, Layout
+from drift.channels import Channel, Counts, Layout
 from drift.outcome import ESTIMATE_EDGES, outcome_channels
 
 FORMAT: Final = 1
 RARITY_STEPS: Final = 12.0  # to a bit
 PAIR_BITS: Final = 18  # of a pair's hash
 FEATURES: Final = 7
+# Of held-out texts: the edges of bins, and from which on a text is unusual.
+QUANTILES: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995)
+USUAL: Final = 0.95
+BEYOND: Final = 3  # edges beyond the highest quantile
 # OpenBLAS takes several threads for a product of more multiplications than this, and they spin while they wait for each other:
 # twice the CPU for no gain, on cores that have other work.
 ONE_THREAD: Final = 1 << 18
@@ -161,6 +165,19 @@ class Profile:
             values[f"combined of {label}"] = np.where(mine, found["combined"], np.nan)
         return values
 
+    def unusual_share(self, counts: Counts) -> float | None:
+        """Of the texts that these counts, shape [width], are of: the share that is more unusual than 95 % of held-out texts, by the
+        combined score. In texts like those that the model was checked on, it is 5 %. None without texts, and where so many held-out
+        texts had the same score that the bins are not at its quantiles.
+        """
+        edges = next(channel.edges for channel in self.layout.channels if channel.name == "combined")
+        found = counts[self.layout.place("combined")]
+        return (
+            float(found[QUANTILES.index(USUAL) + 1 :].sum() / found.sum())
+            if found.sum() and len(edges) == len(QUANTILES) + BEYOND
+            else None
+        )
+
     def to_bytes(self) -> bytes:
         """A JSON file of some 100 kB, without any text."""
         content = {
@@ -278,7 +295,7 @@ def standard_channels(labels: Sequence[str], held_out: Mapping[str, Array], conf
 
 def edges(values: Array) -> tuple[float, ...]:
     """Rising edges at tail-weighted quantiles, and a few beyond the highest: a baseline may lie higher than the profile."""
-    inner = np.quantile(values, (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995))
+    inner = np.quantile(values, QUANTILES)
     beyond = inner[-1] + (inner[-1] - inner[4]) * np.array((0.25, 0.5, 1.0))
     found = sorted({float(f"{value:.6g}") for value in (*inner, *beyond)})
     # A value that most texts have is the lowest bin, not the lowest edge.

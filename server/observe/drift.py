@@ -55,6 +55,7 @@ from drift import (
     foreign_share,
     outcome_values,
 )
+from drift.profile import USUAL
 from models.types import Prediction
 from server.observe.drift_report import WordCounts, accuracy_of, report_of
 from server.observe.feedback import Labelled
@@ -69,6 +70,8 @@ BATCH: Final = 256
 # What the report says of the present rests on so much of the past.
 RECENT_SECONDS: Final = 3600.0
 MOST_EXAMPLES: Final = 10
+# Texts after which it is said once how far they are from those that the model was checked on.
+FEWEST_COMPARED: Final = 500
 
 
 class DriftError(Exception):
@@ -102,6 +105,7 @@ class DriftCounts:
     levels: Mapping[LevelName, tuple[State, float]]
     baseline_texts: int
     accuracy: float | None
+    saves: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ class DriftWatch:
         self.repeated = self.missed = 0
         # Of the thread's side.
         self._is_unwritable = False
+        self._saves = {"written": 0, "failed": 0}
+        self._has_compared = False
         self.counted = self._failed = 0
         self._scoring = threading.Lock()  # the prediction log's thread may be the first to score a text
         self._last: deque[tuple[int, Counts]] = deque(maxlen=max(1, round(RECENT_SECONDS / options.block_seconds)))
@@ -275,6 +281,9 @@ class DriftWatch:
                 self._failed += len(batch)
                 log.exception("texts cannot be counted for drift detection", texts=len(batch), reason=type(error).__name__)
         self._timeline.close(open_block)
+        if not self._has_compared and self.counted >= FEWEST_COMPARED:
+            self._has_compared = True
+            self._compare()
         self.told = self._tell()
 
     def _score(self, texts: Sequence[Seen]) -> None:
@@ -325,12 +334,20 @@ class DriftWatch:
                 _log_change(self._monitor.verdicts()[level], before)
         self._save()
 
+    def _compare(self) -> None:
+        """Say once how far the first texts are from those that the model was checked on."""
+        recent = self._sum()
+        unusual, accuracy = self.profile.unusual_share(recent), accuracy_of(self.profile.layout, recent)
+        facts = {name: None if value is None else round(value, 4) for name, value in (("unusual", unusual), ("accuracy", accuracy))}
+        log.info("texts compared with those that the model was checked on", texts=self.counted, **facts, usual=round(1 - USUAL, 2))
+
     def _tell(self) -> DriftCounts:
         baseline = self._monitor.baseline
         return DriftCounts(
             texts={"counted": self.counted, "repeated": self.repeated, "missed": self.missed, "failed": self._failed},
             levels=self._monitor.standing(),
             baseline_texts=baseline.texts if baseline else 0,
+            saves=dict(self._saves),
             accuracy=accuracy_of(self.profile.layout, self._sum()),
         )
 
@@ -367,12 +384,14 @@ class DriftWatch:
             temporary.write_bytes(orjson.dumps(self._key() | self._timeline.save()))
             temporary.replace(path)
         except OSError as error:
+            self._saves["failed"] += 1
             if not self._is_unwritable:
                 log.error(  # noqa: TRY400 - the reason is the disk's
                     "the state of drift detection cannot be written", path=str(path), reason=error.strerror
                 )
             self._is_unwritable = True
         else:
+            self._saves["written"] += 1
             self._is_unwritable = False
 
     def _restore(self) -> None:

@@ -99,6 +99,7 @@ def report_of(profile: Profile, timeline: Timeline, recent: Counts, words: WordC
         "baseline": None
         if baseline is None
         else {"texts": baseline.texts, "strata": baseline.strata, "notes": list(baseline.notes)},
+        "unusual_share": _rounded(profile.unusual_share(recent)),
         "since_baseline_or_alarm": {"texts": monitor.present.texts, "blocks": monitor.present.blocks},
         "last_hour_texts": layout.texts(recent),
         "levels": levels,
@@ -117,6 +118,10 @@ def _level(timeline: Timeline, verdict: Verdict, *, worse: bool) -> dict[str, An
         "shift": _shift(verdict.shift),
         "detectable": _detectable(timeline, verdict),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _detectable(timeline: Timeline, verdict: Verdict) -> dict[str, int | None] | None:

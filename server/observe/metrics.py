@@ -389,5 +389,6 @@ def _of_drift(counts: DriftCounts) -> Iterator[Metric]:
     yield state
     yield _gauges("drift_evidence", "How near a level is to an alarm, from 0 to 1, logarithmic", "level", evidence)
     yield _gauge("drift_baseline_texts", "Texts of the baseline, 0 while there is none", counts.baseline_texts)
+    yield _counters("drift_state_saves", "Writes of the state file by what became of them", "outcome", counts.saves)
     if counts.accuracy is not None:
         yield _gauge("drift_estimated_accuracy", "Estimated accuracy in the last hour", counts.accuracy)

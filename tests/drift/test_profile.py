@@ -191,3 +191,14 @@ def test_profile_baseline_and_monitor_work_together() -> None:
     for seed in range(430, 440):
         monitor.advance(block(seed, 0.25))
     assert monitor.verdicts()["input"].state is State.DRIFT
+
+
+def test_a_twentieth_of_held_out_texts_is_unusual_and_most_texts_of_other_words_are() -> None:
+    def share(observed: Observations) -> float:
+        found = PROFILE.unusual_share(PROFILE.layout.count(PROFILE.channels(observed)))
+        assert found is not None
+        return found
+
+    assert share(texts(500, 1)[0]) == pytest.approx(0.05, abs=0.01)
+    assert share(texts(300, 4, first_id=100)[0]) > 0.9
+    assert PROFILE.unusual_share(np.zeros(PROFILE.layout.width, dtype=np.int64)) is None

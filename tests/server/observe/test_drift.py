@@ -89,6 +89,18 @@ async def test_a_level_learns_is_well_and_notices_other_texts() -> None:
     assert all(example.startswith("r-8-") for example in level["examples"])
 
 
+async def test_it_is_said_once_how_far_texts_are_from_those_that_the_model_was_checked_on() -> None:
+    clock = Clock()
+    with capture_logs() as logs:
+        async with watching(clock) as watch:
+            await minutes(watch, clock, 60)
+            share = (await watch.report())["unusual_share"]
+    (line,) = [line for line in logs if line["event"].startswith("texts compared")]
+    assert (line["usual"], line["log_level"]) == (0.05, "info")
+    assert line["accuracy"] == pytest.approx(0.9, abs=0.05)
+    assert line["unusual"] is share is None  # this profile's score has too few values for bins at its quantiles
+
+
 async def test_words_that_came_up_are_named_and_numbers_never() -> None:
     clock = Clock()
     async with watching(clock) as watch:
