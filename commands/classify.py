@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -26,8 +27,9 @@ from commands.inputs import (
     table_format,
 )
 from commands.output import STANDARD_OUTPUT, Output
-from commands.results import Format, writer
-from models.bulk import classify_rows
+from commands.results import Format, Write, writer
+from commands.resuming import ResumableOutput, can_resume, identity
+from models.bulk import Classified, classify_rows, in_chunks
 from models.bundle import BundleError
 from models.tables import STANDARD_INPUT, BadRow, Row, TableError, TableFormat, fault_of, read_table
 
@@ -53,8 +55,10 @@ def classify(
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the texts out of the output.")] = False,
     strip: Annotated[Strip, typer.Option(help="html: classify what a person sees of HTML documents.")] = Strip.NONE,
     workers: Annotated[int, typer.Option(min=0, help="Worker threads; 0 is one for each usable core.")] = 0,
+    url: Annotated[str | None, typer.Option(help="A server that classifies, in place of a bundle here.")] = None,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="To the server of --url.")] = 4,
 ) -> None:
-    """Classify texts without a server.
+    """Classify texts, without a server or with --url by one.
 
     Each row of the input becomes one row of the output, in the same order, written as chunks of 256 rows are done. A row that
     cannot be classified (blank, not JSON, not in the encoding) has an error in its place, and the exit status is 1. What a file is
@@ -67,51 +71,128 @@ def classify(
         supportbot classify --file tickets.csv --text-column body --format csv --output labels.csv
 
         export-tickets | supportbot classify --input-format jsonl --text-column body
+
+        supportbot classify --url http://localhost:8000 --file tickets.csv --output labels.jsonl
+
+    From files to a file, a command that was interrupted goes on where it was when it is started again.
     """
-    from machine.cores import usable_cores
-    from models.classifier import Classifier, SelfCheckFailed
+    from commands.remote import RemoteError
 
     table = table_format(input_format, delimiter, encoding, text_column)
     files = _files(texts, file, table, output)
     try:
-        classifier = Classifier.open(bundle_folder(bundle))
-        classifier.self_check()
-    except (BundleError, SelfCheckFailed) as error:
+        engine = _here(bundle, workers, strip) if url is None else _elsewhere(url, connections, scores, strip, bundle)
+    except RemoteError as error:
         fail(str(error), 1)
-    rows: Iterable[Row | BadRow]
+    facts = {
+        "model": engine.identity,
+        "format": output_format,
+        "scores": scores,
+        "text": not no_text,
+        "strip": strip,
+        "table": table,
+    }
+    rows: Iterator[Row | BadRow]
     total: int | None
     if texts:
         rows, total = (_argument(number, text) for number, text in enumerate(texts, start=1)), len(texts)
     else:
         rows, total = chain.from_iterable(read_table(path, table, notice=say) for path in files), rows_in(files, table)
-    done = bad = 0
+    target: Output | ResumableOutput = Output(output)
+    if output is not None and can_resume(files, output):
+        target = ResumableOutput(output, identity(files, facts), is_csv=output_format is Format.CSV)
     try:
-        with Output(output) as stream, progress_bar() as progress:
+        with target as stream:
+            earlier, bad = (target.done, target.bad) if isinstance(target, ResumableOutput) else (0, 0)
             write = writer(
-                output_format, stream, classifier.labels if scores else (), with_text=not no_text, strip=strip is Strip.HTML
+                output_format,
+                stream,
+                engine.labels if scores else (),
+                with_text=not no_text,
+                strip=strip is Strip.HTML,
+                header=not earlier,
             )
-            task = progress.add_task("classifying", total=total)
-            # Lines on a terminal and a bar over them disturb each other.
-            progress.disable = progress.disable or (stream is sys.stdout and sys.stdout.isatty())
-            for result in classify_rows(classifier, rows, workers or usable_cores(), strip=strip is Strip.HTML):
-                write(result)
-                done += 1
-                bad += isinstance(result, BadRow)
-                progress.advance(task)
+            for _ in islice(rows, earlier):  # an earlier run has written their results
+                pass
+            done, failed = _write_all(engine.classify(rows), write, earlier, total, stream)
             stream.flush()
     except TableError as error:
         fail(str(error))
+    except RemoteError as error:
+        fail(str(error), 1)
     except BrokenPipeError:
         # The reader (head, say) has seen enough. Python would complain again when it closes standard output.
         sys.stdout = None
         raise typer.Exit(1) from None
     except OSError as error:
         fail(f"{output or 'standard output'}: {error.strerror or error}", 1)
-    if not done:
+    _say_outcome(earlier + done, bad + failed)
+
+
+def _say_outcome(rows: int, bad: int) -> None:
+    """End the command with status 1 if some rows could not be classified."""
+    if not rows:
         say("there were no texts")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be classified")
         raise typer.Exit(1)
+
+
+def _write_all(
+    results: Iterable[Classified | BadRow], write: Write, earlier: int, total: int | None, stream: TextIO
+) -> tuple[int, int]:
+    """Write results as they come, with a progress bar; returns how many there were, and how many of them failed."""
+    done = failed = 0
+    with progress_bar() as progress:
+        task = progress.add_task("classifying", total=total, completed=earlier)
+        # Lines on a terminal and a bar over them disturb each other.
+        progress.disable = progress.disable or (stream is sys.stdout and sys.stdout.isatty())
+        for result in results:
+            write(result)
+            done += 1
+            failed += isinstance(result, BadRow)
+            progress.advance(task)
+    return done, failed
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What classifies rows."""
+
+    identity: str
+    labels: tuple[str, ...]
+    classify: Callable[[Iterable[Row | BadRow]], Iterator[Classified | BadRow]]
+
+
+def _here(bundle: Path | None, workers: int, strip: Strip) -> _Engine:
+    """A bundle's model in this process. Ends the command if it cannot be used."""
+    from machine.cores import usable_cores
+    from models.classifier import Classifier, SelfCheckFailed
+
+    try:
+        classifier = Classifier.open(bundle_folder(bundle))
+        classifier.self_check()
+    except (BundleError, SelfCheckFailed) as error:
+        fail(str(error), 1)
+    threads, strips = workers or usable_cores(), strip is Strip.HTML
+    return _Engine(classifier.fingerprint, classifier.labels, lambda rows: classify_rows(classifier, rows, threads, strip=strips))
+
+
+def _elsewhere(url: str, connections: int, scores: bool, strip: Strip, bundle: Path | None) -> _Engine:
+    """A server's model. Raises `RemoteError`."""
+    from commands.remote import RemoteClassifier
+
+    if bundle is not None:
+        fail("give --bundle or --url, not both")
+    remote = RemoteClassifier(url, scores=scores, strip=strip is Strip.HTML)
+
+    def classify_all(rows: Iterable[Row | BadRow]) -> Iterator[Classified | BadRow]:
+        try:
+            yield from in_chunks(rows, remote.classify, connections)
+        finally:
+            remote.close()
+
+    return _Engine(f"{url} {remote.identity}", remote.labels, classify_all)
 
 
 def _files(texts: list[str] | None, file: list[Path] | None, table: TableFormat, output: Path | None) -> list[Path]:

@@ -24,9 +24,11 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool, strip: bool = False) -> Write:
-    """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now, with a column `stripped` if
-    HTML is to be stripped.
+def writer(
+    output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool, strip: bool = False, header: bool = True
+) -> Write:
+    """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now unless it is there already;
+    it has a column `stripped` if HTML is to be stripped.
     """
 
     def write_json(result: Classified | BadRow) -> None:
@@ -40,7 +42,8 @@ def writer(output_format: Format, stream: TextIO, labels: tuple[str, ...], *, wi
     columns = ["source", "line", *(["text"] if with_text else []), "label", "confidence"]
     columns += [*(f"score_{label}" for label in labels), "truncated", *(["stripped"] if strip else []), "error"]
     table = csv.DictWriter(_Records(stream), columns, lineterminator="\r\n")
-    table.writeheader()
+    if header:
+        table.writeheader()
 
     def write_csv(result: Classified | BadRow) -> None:
         table.writerow(dict(_flat(_record(result, labels, with_text=with_text))))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from models.markup import is_html, plain_text
 from models.tables import BadRow, Row, TableError
@@ -35,15 +36,26 @@ def classify_rows(
 
     When `rows` raises a `TableError`, it is raised after the rows before it have been classified.
     """
+    return in_chunks(rows, partial(_classify_chunk, classifier, strip=strip), workers)
+
+
+def in_chunks(
+    rows: Iterable[Row | BadRow], classify: Callable[[list[Row | BadRow]], list[Classified | BadRow]], workers: int
+) -> Iterator[Classified | BadRow]:
+    """The same, by any function that classifies some rows; it is called in threads."""
     pending: deque[Future[list[Classified | BadRow]]] = deque()
     faults: list[TableError] = []
     with ThreadPoolExecutor(workers) as pool:
-        for chunk in _chunks(rows, faults):
-            pending.append(pool.submit(_classify_chunk, classifier, chunk, strip=strip))
-            if len(pending) > 2 * workers:
+        try:
+            for chunk in _chunks(rows, faults):
+                pending.append(pool.submit(classify, chunk))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
                 yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+        finally:
+            for future in pending:  # whoever takes no more results need not wait for them
+                future.cancel()
     for fault in faults:
         raise fault
 
