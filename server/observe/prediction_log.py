@@ -249,8 +249,7 @@ class _Writer(threading.Thread):
     def _chunks(self, records: Sequence[_Record]) -> Iterator[tuple[bytes, int]]:
         """The records' lines in pieces of at most `chunk_bytes`, unless one line has more; each with its number of lines."""
         chunk, texts = b"", 0
-        seen = [record.seen for record in records if record.seen is not None]
-        codes = iter(self.codes(seen) if seen else ())
+        codes = iter(self._codes_of([record.seen for record in records if record.seen is not None]))
         for record in records:
             try:
                 line = self._format.line(record, None if record.seen is None else next(codes, None))
@@ -263,6 +262,13 @@ class _Writer(threading.Thread):
             chunk, texts = chunk + line, texts + 1
         if chunk:
             yield chunk, texts
+
+    def _codes_of(self, seen: Sequence[Seen]) -> Sequence[str]:
+        """The bins of these texts as drift detection counts them; none where that fails, which it says itself."""
+        try:
+            return self.codes(seen) if seen else ()
+        except Exception:  # noqa: BLE001 - lines without bins are better than none
+            return ()
 
     def _append(self, lines: bytes, texts: int) -> None:
         if self._clock() < self._retry_at:

@@ -173,6 +173,20 @@ async def test_the_log_makes_the_same_decision_in_the_same_minute(tmp_path: Path
     assert [replayed[number] for number, _ in states] == [said for _, said in states]
 
 
+async def test_a_text_that_cannot_be_scored_is_in_the_log_all_the_same(tmp_path: Path) -> None:
+    path, clock = tmp_path / "predictions.jsonl", Clock()
+    log = PredictionLog(path, max_bytes=1 << 24, files=1)
+    async with watching(clock) as watch:
+        log.code_with(watch.codes)
+        for ids in ((VOCABULARY + 5,), (11, 12)):
+            seen = watch.see(clock.now, "r", "text", ids, prediction((1,)))
+            log.record("r", "text", prediction((1,)), 2, truncated=False, seen=seen, now=clock.now)
+        await log.close(10)
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert ["drift" in line for line in lines] == [False, False]
+    assert log.counts().written == 2
+
+
 async def test_a_restart_goes_on_where_the_state_was_left(tmp_path: Path) -> None:
     clock, state = Clock(), tmp_path / "drift.json"
     options = DriftOptions(learn_texts=600, learn_days=0, state=state)
