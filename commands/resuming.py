@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TextIO
 
 from commands.console import fail, say
+from commands.output import STANDARD_OUTPUT
 from models.bulk import CHUNK
-from models.tables import STANDARD_INPUT
+from models.tables import STANDARD_INPUT, TableError
 
 
 def identity(inputs: Sequence[Path], facts: Mapping[str, object]) -> str:
@@ -28,7 +29,7 @@ def identity(inputs: Sequence[Path], facts: Mapping[str, object]) -> str:
 
 def can_resume(inputs: Sequence[Path], output: Path | None) -> bool:
     """Only files can be read again from the beginning, and only a file can be gone on with."""
-    if output is None or (output.exists() and not output.is_file()) or not inputs:
+    if output is None or output in STANDARD_OUTPUT or (output.exists() and not output.is_file()) or not inputs:
         return False
     return all(path not in STANDARD_INPUT and path.is_file() for path in inputs)
 
@@ -64,6 +65,10 @@ class ResumableOutput:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._stream.close()
+        if isinstance(error, TableError):  # the input is at fault, and would be again
+            self._partial.unlink()
+            self._record.unlink()
+            return
         if kind is not None:
             say(f"the rows so far are in {self._partial}; the same command goes on with them")
             return

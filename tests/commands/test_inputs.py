@@ -250,7 +250,7 @@ def test_output_may_be_standard_output_by_its_names() -> None:
     assert [path.name for path in Path().iterdir()] == ["a.txt"]
 
 
-def test_a_full_disk_leaves_the_old_output_and_nothing_else() -> None:
+def test_a_full_disk_leaves_the_old_output_and_what_to_go_on_with() -> None:
     Path("a.txt").write_text("payment failed\n" * 200)
     Path("out.jsonl").write_text("old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -261,8 +261,14 @@ def test_a_full_disk_leaves_the_old_output_and_nothing_else() -> None:
             result = run("classify", *arguments, "--output", "out.jsonl")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert (result.exit_code, result.stderr) == (1, "error: out.jsonl: File too large\n")
+        assert result.exit_code == 1
+        assert result.stderr.endswith("error: out.jsonl: File too large\n")
+        assert ("the same command goes on" in result.stderr) == ("--file" in arguments)
     assert Path("out.jsonl").read_text() == "old"
+    left = ["a.txt", "out.jsonl", "out.jsonl.partial", "out.jsonl.partial.json"]
+    assert sorted(path.name for path in Path().iterdir()) == left
+    assert run("classify", "--file", "a.txt", "--output", "out.jsonl").exit_code == 0
+    assert len(labels(Path("out.jsonl").read_text())) == 200
     assert sorted(path.name for path in Path().iterdir()) == ["a.txt", "out.jsonl"]
 
 
