@@ -9,7 +9,8 @@ the same secret, and nothing is stored for it. By request id, it works among the
                                                       and 10 bytes of keyed BLAKE2b over all of it
 
 1. Only answers that were drawn at random (`review`) prove how often the model is wrong. Who sends in corrections unasked does so
-   because something was wrong, so these are counted, but never tested.
+   because something was wrong, so these are counted, but never tested. An answer is drawn when its token is made, since the token
+   brings the news: of an answer whose caller was told nothing, only corrections would come.
 2. An answer counts once: ids of the last feedback are kept.
 3. What was forged, or is of another model, of an unknown request or of long ago is counted and changes nothing.
 """
@@ -103,14 +104,20 @@ class Feedback:
             return
         for index, prediction in enumerate(predictions):
             self._answers.pop((request_id, index), None)
-            self._answers[request_id, index] = self._content(prediction)
+            self._answers[request_id, index] = self._content(prediction, review=False)
         while len(self._answers) > self._remembered:
             del self._answers[next(iter(self._answers))]
 
     def token(self, request_id: str, index: int, prediction: Prediction) -> tuple[str, bool]:
         """A token for an answer, and whether the answer was drawn for review."""
-        content = self._answers.get((request_id, index)) or self._content(prediction)
-        self.reviews += (review := _LAYOUT.unpack(content)[4])
+        review = self._sample > 0 and self._draw() < self._sample
+        self.reviews += review
+        known = self._answers.get((request_id, index))
+        if known is None:
+            content = self._content(prediction, review=review)
+        else:
+            model, label, confidence, minute, _, number = _LAYOUT.unpack(known)
+            content = self._answers[request_id, index] = _LAYOUT.pack(model, label, confidence, minute, review, number)
         return base64.urlsafe_b64encode(content + self._signed(content)).decode().rstrip("="), review
 
     def take(self, items: Sequence[Item]) -> tuple[dict[Outcome, int], list[Labelled]]:
@@ -147,8 +154,7 @@ class Feedback:
             del self._taken[next(iter(self._taken))]
         return Outcome.ACCEPTED, Labelled(label, item.label, confidence / _CONFIDENCES), review
 
-    def _content(self, prediction: Prediction) -> bytes:
-        review = self._sample > 0 and self._draw() < self._sample
+    def _content(self, prediction: Prediction, *, review: bool) -> bytes:
         confidence = round(prediction.confidence * _CONFIDENCES)
         minute = int(self._clock() // 60)
         return _LAYOUT.pack(self._model, self._index[prediction.label], confidence, minute, review, secrets.token_bytes(8))

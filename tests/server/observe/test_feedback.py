@@ -68,7 +68,7 @@ def test_an_answer_counts_once_by_token_or_by_request() -> None:
         Outcome.EXPIRED: 0,
         Outcome.FORGED: 0,
     }
-    assert feedback.labelled == {("billing", "billing", True): 2}
+    assert feedback.labelled == {("billing", "billing", True): 1, ("billing", "billing", False): 1}
 
 
 def test_corrections_of_answers_that_were_not_drawn_are_counted_and_not_tested() -> None:
@@ -87,6 +87,18 @@ def test_a_token_with_another_byte_is_forged(place: int, change: int) -> None:
     raw = bytearray(base64.urlsafe_b64decode(token + "=="))
     raw[place] ^= change
     assert outcome(opened(), Item(0, token=base64.urlsafe_b64encode(raw).decode())) is Outcome.FORGED
+
+
+def test_corrections_of_answers_whose_callers_were_not_told_of_a_review_are_not_tested() -> None:
+    feedback = opened(sample=1.0)
+    feedback.remember("plain", [BILLING])
+    feedback.remember("asked", [BILLING])
+    _, review = feedback.token("asked", 0, BILLING)
+    assert review
+    _, drawn = feedback.take([Item(2, request_id="plain")])
+    assert (drawn, feedback.labelled) == ([], {("billing", "technical", False): 1})
+    _, drawn = feedback.take([Item(2, request_id="asked")])
+    assert len(drawn) == 1
 
 
 @pytest.mark.parametrize("token", ["", "a", "====", "ä" * 40, "A" * 42, "A" * 199, "!" * 42, "\ud800"])
@@ -190,6 +202,8 @@ async def test_more_errors_among_reviewed_answers_become_drift(settings: Setting
             feedback = app.service.feedback
             assert feedback is not None
             feedback.remember(f"r{start}", [BILLING] * count)
+            for index in range(count):
+                feedback.token(f"r{start}", index, BILLING)
             items = [Item(1 if number < wrong else 0, request_id=f"r{start}", index=number) for number in range(count)]
             app.service.take_feedback(items)
             await asyncio.sleep(0)
