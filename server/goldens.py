@@ -44,17 +44,26 @@ class GoldenChecks:
         self.held = self.failed = 0
 
     async def keep_checking(self) -> None:
-        """Check for ever. The first time, the logits are learned, which the self-check of the start has found to be right."""
-        texts = self._classifier.golden_texts
-        first = [await self._logits(text) for text in texts]
-        while texts:
-            await asyncio.sleep(self._seconds)
-            for text, expected in zip(texts, first, strict=True):
-                if await self._logits(text) == expected:
-                    self.held += 1
+        """Check for ever. The first time, the logits are learned, which the self-check of the start has found to be right.
+
+        A pass that raises is logged, and says nothing of the text: it is checked again the next time.
+        """
+        first: dict[str, Logits] = {}
+        while texts := self._classifier.golden_texts:
+            for text in texts:
+                try:
+                    logits = await self._logits(text)
+                except Exception as error:
+                    log.exception("a golden text could not be checked", golden=text[:40], reason=type(error).__name__)
                     continue
-                self.failed += 1
-                log.critical("a golden text has other logits than at the start: restart the server", golden=text[:40])
+                if text not in first:
+                    first[text] = logits
+                elif logits == first[text]:
+                    self.held += 1
+                else:
+                    self.failed += 1
+                    log.critical("a golden text has other logits than at the start: restart the server", golden=text[:40])
+            await asyncio.sleep(self._seconds)
 
     async def _logits(self, text: str) -> Logits:
         while not self._is_idle():  # noqa: ASYNC110 - there is no event for it, and it need not be noticed at once

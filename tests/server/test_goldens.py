@@ -85,3 +85,22 @@ async def test_a_check_waits_for_an_idle_moment() -> None:
     idle = True
     await until(lambda: checks.held >= 2)
     task.cancel()
+
+
+async def test_checks_go_on_after_a_pass_that_raises() -> None:
+    passes = 0
+
+    async def run(function: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
+        nonlocal passes
+        passes += 1
+        if passes in {1, 4}:
+            raise MemoryError
+        return function()
+
+    checks = GoldenChecks(Golden(), run, lambda: True, 0.001)
+    with capture_logs() as logs:
+        task = asyncio.create_task(checks.keep_checking())
+        await until(lambda: checks.held >= 4)
+        task.cancel()
+    assert checks.failed == 0
+    assert [line["reason"] for line in logs] == ["MemoryError"] * 2
