@@ -44,6 +44,7 @@ FEATURES: Final = 7
 QUANTILES: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995)
 USUAL: Final = 0.95
 BEYOND: Final = 3  # edges beyond the highest quantile
+JOINED: Final = 2  # quantiles that may be one, those of the most usual texts
 # OpenBLAS takes several threads for a product of more multiplications than this, and they spin while they wait for each other:
 # twice the CPU for no gain, on cores that have other work.
 ONE_THREAD: Final = 1 << 18
@@ -168,15 +169,15 @@ class Profile:
     def unusual_share(self, counts: Counts) -> float | None:
         """Of the texts that these counts, shape [width], are of: the share that is more unusual than 95 % of held-out texts, by the
         combined score. In texts like those that the model was checked on, it is 5 %. None without texts, and where so many held-out
-        texts had the same score that the bins are not at its quantiles.
+        texts had the same score that bins were joined.
         """
         edges = next(channel.edges for channel in self.layout.channels if channel.name == "combined")
         found = counts[self.layout.place("combined")]
-        return (
-            float(found[QUANTILES.index(USUAL) + 1 :].sum() / found.sum())
-            if found.sum() and len(edges) == len(QUANTILES) + BEYOND
-            else None
-        )
+        if not found.sum() or len(edges) < len(QUANTILES) + BEYOND - JOINED:
+            return None
+        # Counted from the end: usual texts may have the same low score, and their quantiles are then one edge.
+        above = len(QUANTILES) - QUANTILES.index(USUAL) + BEYOND
+        return float(found[-above:].sum() / found.sum())
 
     def to_bytes(self) -> bytes:
         """A JSON file of some 100 kB, without any text."""

@@ -3,13 +3,18 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import models.making
 from drift import Baseline, Layout, Monitor, Observations, Profile, ProfileError, State, learn, learn_profile
 from drift.fitting import logistic
 from drift.profile import edges
+from models.classifier import Classifier
+from models.making.dataset import read_examples
+from models.making.profile import observe
 
 VOCABULARY = 200
 LABELS = ("billing", "general", "technical")
@@ -202,3 +207,12 @@ def test_a_twentieth_of_held_out_texts_is_unusual_and_most_texts_of_other_words_
     assert share(texts(500, 1)[0]) == pytest.approx(0.05, abs=0.01)
     assert share(texts(300, 4, first_id=100)[0]) > 0.9
     assert PROFILE.unusual_share(np.zeros(PROFILE.layout.width, dtype=np.int64)) is None
+
+
+def test_a_twentieth_of_tickets_like_the_held_out_ones_is_unusual_to_the_built_in_model(classifier: Classifier) -> None:
+    assert classifier.profile is not None
+    shipped = Profile.from_bytes(classifier.profile)
+    tickets = read_examples([(Path(models.making.__file__).parent / "tickets" / "dev.jsonl", 1.0)])
+    share = shipped.unusual_share(shipped.layout.count(shipped.channels(observe(classifier, [row.text for row in tickets]))))
+    assert share is not None
+    assert 0.01 < share < 0.15

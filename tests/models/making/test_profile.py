@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import models.making
 from drift import Observations, Profile
 from models.classifier import Classifier
-from models.making.builder import TICKETS, BuildOptions, _profile
 from models.making.dataset import Example, read_examples
 from models.making.profile import FEWEST_TEXTS, ProfileTexts, harder, make_profile, observe, texts_of
+
+TICKETS = Path(models.making.__file__).parent / "tickets" / "train.jsonl"
 
 
 def examples(count: int) -> list[Example]:
@@ -67,7 +71,10 @@ def test_a_profile_knows_its_own_kind_of_texts(classifier: Classifier) -> None:
     assert odd["combined"][[0, 2]].min() > usual["combined"].mean()
 
 
+@pytest.mark.build
 def test_a_profile_that_cannot_be_learned_is_left_out_with_its_reason(classifier: Classifier) -> None:
+    from models.making.builder import BuildOptions, _profile  # needs onnx
+
     said: list[str] = []
     options = BuildOptions("any", profile=ProfileTexts(["refund"] * 99, examples(1)))
     content, record = _profile(classifier, options, [], said.append)
