@@ -58,6 +58,7 @@ class RemoteClassifier:
         self._opened: list[http.client.HTTPConnection] = []
         self._most_texts = TEXTS
         try:
+            self._ask("GET", "/ready", None)  # a server that is just starting is waited for
             about = self._ask("GET", "/", None)
             self.identity, self.labels = str(about["model"]), tuple(map(str, about["labels"]))
         except (KeyError, TypeError) as error:

@@ -103,10 +103,8 @@ class _Level:
         # All mutable state.
         self.state = State.OK
         self.quiet = 0
-        self.onset = (
-            0,
-            0,
-        )  # the tail that showed it and the detector's block at which that began, when the state became what it is
+        # The tail that showed the present state when it began, and the detector's block at which its evidence began to rise.
+        self.onset = (0, 0)
         self._verdict: Verdict | None = None
         self.recent: deque[tuple[int, Counts]] = deque(maxlen=self._hour)
 

@@ -4,7 +4,7 @@
 Reading a bundle is a trust border. The manifest is validated as a whole, sizes are bounded, and the bytes that are handed on are
 the very bytes whose SHA-256 was checked. Nothing in a bundle is code, and nothing is unpickled.
 
-Format 3 came with version 0.2: the graph may give the first-token vectors too, and the bundle may have the profile that drift
+In format 3, the graph may give the first-token vectors too, and the bundle may have the profile that drift
 detection measures texts against. Bundles of format 2 have neither and are read as before.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -17,7 +17,6 @@ from models.types import TextClassifier
 
 log = structlog.stdlib.get_logger("supportbot.goldens")
 
-R = TypeVar("R")
 # Between two looks whether the server is idle.
 PAUSE_SECONDS: Final = 0.25
 

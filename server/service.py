@@ -238,8 +238,9 @@ class Service:
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
                 answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
                 found[index] = encoding
-                if is_cached:
-                    self._cache.put(request.texts[index], answer)
+                if is_cached and self.settings.answer_cache_texts:
+                    # Without its vector, which takes more memory than all the rest.
+                    self._cache.put(request.texts[index], replace(answer, prediction=replace(outcome.result, first=None)))
         known = [answer for answer in answers if answer is not None]
         stripped = [is_html(text) for text in request.texts] if self._strips(request) else [False] * len(known)
         predictions, truncated = [answer.prediction for answer in known], [answer.truncated for answer in known]
@@ -253,8 +254,11 @@ class Service:
         """The cache has answers to texts that were cut and stripped as usual."""
         return request.is_plain and (request.strip is None or request.strip == (self.settings.strip == "html"))
 
-    def note(self, request: ClassifyRequest, answer: Classification, request_id: str) -> None:
-        """Count an answer that is about to be sent: labels, confidences, lengths, drift; and put it into the prediction log."""
+    def note(self, request: ClassifyRequest, answer: Classification, request_id: str, first: int = 0) -> None:
+        """Count an answer that is about to be sent: labels, confidences, lengths, drift; and put it into the prediction log.
+
+        `first` is the index of the answer's first text among those with this request id, for feedback.
+        """
         assert self.confidence is not None
         assert self.lengths is not None
         now = time()
@@ -272,7 +276,7 @@ class Service:
                 tokens = None if encoding is None else len(encoding)
                 self.prediction_log.record(request_id, text, prediction, tokens, truncated=truncated, seen=seen, now=now)
         assert self.feedback is not None
-        self.feedback.remember(request_id, answer.predictions)
+        self.feedback.remember(request_id, answer.predictions, first)
         if self.lengths.due():
             _log_lengths("lengths", self.lengths.take_report(self.policy.max_items, self.policy.max_cost))
 
@@ -482,11 +486,12 @@ class Service:
                 raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}; build it again with --dev")
             log.info("drift is not watched", reason=self.no_drift)
             return None
-        profile = read_profile(classifier.profile, classifier.labels, len(classifier.pieces), classifier.first_width)
+        pieces = classifier.pieces
+        profile = read_profile(classifier.profile, classifier.labels, len(pieces), classifier.first_width)
         options = self.settings.drift_options()
         if self.settings.drift_profile is not None:
             options = replace(options, baseline=read_baseline(self.settings.drift_profile, profile))
-        return DriftWatch(profile, classifier.pieces, options)
+        return DriftWatch(profile, pieces, options)
 
     async def _log_earlier_lengths(self, threads: PassThreads, limit: int) -> None:
         """What the lengths in the prediction log of an earlier run advise."""

@@ -51,9 +51,9 @@ _FIELDS: Final = frozenset(Body.model_fields)
 
 
 class ClassifyAnswer(TypedDict):
-    """In the singular for `text`, in the plural for `texts`; `truncated` only if a text was cut, `stripped` only
-    if one was HTML that was stripped, `abstained` only if an answer is
-    below `min_confidence`, a token and `review` only if `feedback` was asked for. `latency_ms` in milliseconds.
+    """In the singular for `text`, in the plural for `texts`. `truncated` only if a text was cut, `stripped` only if one was HTML
+    that was stripped, `abstained` only if an answer is below `min_confidence`, a token and `review` only if `feedback` was asked
+    for. `latency_ms` in milliseconds.
     """
 
     prediction: NotRequired[str]

@@ -37,7 +37,10 @@ class Accepted(TypedDict):
 
 REPORT: Final = Operation("Have texts, answers or errors changed?", dict[str, Any], errors=frozenset({503}))
 COUNTS: Final = Operation(
-    "Counts of drift detection by block, to add up replicas", dict[str, Any], errors=frozenset({404, 422, 503})
+    "Counts of drift detection by block, to add up replicas",
+    dict[str, Any],
+    errors=frozenset({404, 422, 503}),
+    query={"since": "The number of the first block to tell"},
 )
 ACCEPT: Final = Operation(
     "Take the present as normal",

@@ -30,7 +30,7 @@ class FeedbackItem(BaseModel):
     label: str
     token: Annotated[str, Field(max_length=200)] | None = None
     request_id: Annotated[str, Field(max_length=200)] | None = None
-    index: Annotated[int, Field(ge=0, lt=10_000)] = 0
+    index: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
 
     @model_validator(mode="after")
     def _has_one_name(self) -> Self:

@@ -19,6 +19,8 @@ from server.api.tensors import HEADER
 from server.http.request_id import HEADER as REQUEST_ID_HEADER
 
 PATH: Final = "/openapi.json"
+# Of whole numbers in queries.
+MOST: Final = 10**15 - 1
 _REF: Final = "#/components/schemas/{model}"
 # With these, a retry may make sense, and when.
 _RETRY_STATUSES: Final = {429, 503, 504}
@@ -128,7 +130,14 @@ def _described(route: Described, schemas: _Schemas) -> Json:
         "operationId": _identifier(route),
         "summary": "; or ".join(dict.fromkeys(operation.summary for operation in route.operations)),
         "tags": [route.tag],
-        "parameters": _parameters(route.path, classifies="classify" in kinds, is_binary=BINARY in media),
+        "parameters": [
+            *_parameters(route.path, classifies="classify" in kinds, is_binary=BINARY in media),
+            *(
+                _parameter(name, "query", text, {"type": "integer", "minimum": 0, "maximum": MOST})
+                for operation in route.operations
+                for name, text in operation.query.items()
+            ),
+        ],
         "responses": {"200": _answer(route, schemas)}
         | {
             str(status): {

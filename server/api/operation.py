@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from typing_extensions import TypedDict
@@ -54,3 +55,5 @@ class Operation:
     kind: Literal["classify", "other"] = "other"
     media: tuple[str, ...] = (JSON,)
     answer_media: tuple[str, ...] = (JSON,)
+    # Whole numbers in the query: what each is.
+    query: Mapping[str, str] = field(default_factory=dict)

@@ -336,7 +336,7 @@ class _Run:
             if failure is None:
                 found = line.outcome.result()
                 assert line.request is not None
-                self._service.note(line.request, found, self._request_id)
+                self._service.note(line.request, found, self._request_id, line.number - 1)
                 (prediction,) = found.predictions
                 answer = {"prediction": prediction.label, "confidence": round(prediction.confidence, 6)}
                 if found.truncated[0]:

@@ -5,7 +5,7 @@ the same secret, and nothing is stored for it. By request id, it works among the
 
     model     4 bytes of the model's fingerprint      minute   4 bytes, since 1970
     label     2 bytes, its index                      review   1 byte: whether the answer was drawn
-    confidence 2 bytes, in 1/65535                    id       8 random bytes
+    confidence 2 bytes, in 1/65535                    id       8 bytes, counted from a random number on
                                                       and 10 bytes of keyed BLAKE2b over all of it
 
 1. Only answers that were drawn at random (`review`) prove how often the model is wrong. Who sends in corrections unasked does so
@@ -28,11 +28,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from typing import Final, NamedTuple
 
 from models.types import Prediction
 
-_LAYOUT: Final = struct.Struct(">4sHHI?8s")
+_LAYOUT: Final = struct.Struct(">4sHHI?Q")
 _SIGNATURE: Final = 10
 _CONFIDENCES: Final = 65_535
 MOST_IDS: Final = 100_000
@@ -93,16 +94,18 @@ class Feedback:
         self._draw = draw
         # All mutable state. Dictionaries for their order: the oldest entry goes first.
         self._answers: dict[tuple[str, int], bytes] = {}
-        self._taken: dict[bytes, None] = {}
+        self._taken: dict[int, None] = {}
+        # From anywhere, so that replicas hardly have the same; half of the numbers are left to count.
+        self._numbers = count(secrets.randbits(63))
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.reviews = 0
         self.labelled: dict[tuple[str, str, bool], int] = {}
 
-    def remember(self, request_id: str, predictions: Sequence[Prediction]) -> None:
-        """Answers that may be named by their request's id from now on."""
+    def remember(self, request_id: str, predictions: Sequence[Prediction], first: int = 0) -> None:
+        """Answers that may be named by their request's id from now on, the index of the first one being `first`."""
         if not self._remembered:
             return
-        for index, prediction in enumerate(predictions):
+        for index, prediction in enumerate(predictions, start=first):
             self._answers.pop((request_id, index), None)
             self._answers[request_id, index] = self._content(prediction, review=False)
         while len(self._answers) > self._remembered:
@@ -131,8 +134,8 @@ class Feedback:
                 self.labelled[key] = self.labelled.get(key, 0) + 1
                 if review:
                     drawn.append(labelled)
-        for outcome, count in outcomes.items():
-            self.outcomes[outcome] += count
+        for outcome, number in outcomes.items():
+            self.outcomes[outcome] += number
         return outcomes, drawn
 
     def _take(self, item: Item) -> tuple[Outcome, Labelled | None, bool]:
@@ -157,7 +160,7 @@ class Feedback:
     def _content(self, prediction: Prediction, *, review: bool) -> bytes:
         confidence = round(prediction.confidence * _CONFIDENCES)
         minute = int(self._clock() // 60)
-        return _LAYOUT.pack(self._model, self._index[prediction.label], confidence, minute, review, secrets.token_bytes(8))
+        return _LAYOUT.pack(self._model, self._index[prediction.label], confidence, minute, review, next(self._numbers))
 
     def _signed(self, content: bytes) -> bytes:
         return hashlib.blake2b(content, key=self._key, digest_size=_SIGNATURE).digest()

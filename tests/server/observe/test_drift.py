@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from drift import LEVELS, Baseline, Layout, Monitor, Promise, State, Timeline
 from models.fake import FakeClassifier
+from models.types import Encoding, Prediction
 from server.observe import drift as module
 from server.observe.drift import STRATA, DriftError, DriftOptions, DriftWatch, read_baseline, read_profile
 from server.observe.drift_log import Tally, read_blocks
@@ -346,6 +347,21 @@ async def test_a_server_that_watches_nothing_says_why(
         assert (off.status_code, off.json()["error"]["code"]) == (404, "drift_off")
         assert (await app.client.post("/drift/accept", json={"note": "a"})).status_code == 404
         assert "supportbot_drift" not in (await app.client.get("/metrics")).text
+
+
+async def test_answers_in_the_cache_are_without_their_vectors(settings: SettingsMaker) -> None:
+    class Vectors(Profiled):
+        def observe(self, encodings: Sequence[Encoding]) -> list[Prediction]:
+            return [replace(found, first=np.ones(4, dtype=np.float32)) for found in self.predict(encodings)]
+
+    async with running(settings(answer_cache_texts=10), Vectors) as app:
+        text = words(drawn(1, 1)[0])
+        await app.client.post("/classify", json={"text": text})
+        cache = app.service._cache
+        assert cache is not None
+        kept = cache.get(text)
+        assert kept is not None
+        assert kept.prediction.first is None
 
 
 async def test_a_baseline_that_cannot_be_used_stops_the_model(settings: SettingsMaker, tmp_path: Path) -> None:

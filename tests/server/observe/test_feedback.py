@@ -229,3 +229,16 @@ async def test_feedback_is_refused_while_there_is_no_model(settings: SettingsMak
         await until(lambda: app.service.readiness.reason != "")
         response = await app.client.post("/feedback", json={"label": "billing", "token": "a"})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
+
+
+async def test_a_line_of_a_stream_is_named_by_its_number(settings: SettingsMaker) -> None:
+    async with running(settings(), FakeClassifier) as app:
+        lines = "".join(f'{{"text": "{text}"}}\n' for text in ("payment", "hello", "app crashed"))
+        headers = {"Content-Type": "application/x-ndjson", "X-Request-Id": "s-1"}
+        assert (await app.client.post("/classify", content=lines, headers=headers)).status_code == 200
+        items = [{"request_id": "s-1", "index": index, "label": "general"} for index in range(4)]
+        body = (await app.client.post("/feedback", json={"items": items})).json()
+        assert (body["accepted"], body["unknown"]) == (3, 1)
+        assert app.service.feedback is not None
+        predicted = {predicted for predicted, _, _ in app.service.feedback.labelled}
+        assert predicted == {"billing", "general", "technical"}
