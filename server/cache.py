@@ -12,9 +12,10 @@ from models.types import Prediction
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """What was answered, and whether the text was truncated for it."""
+    """What was answered, from how many tokens, and whether the text was truncated for it."""
 
     prediction: Prediction
+    tokens: int
     truncated: bool
 
 

@@ -53,7 +53,7 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Classification:
     """The answer to one request, in the order of its texts; `encodings` are None for those from the cache. Of texts that are
-    `stripped`, which were HTML, what a person sees was classified.
+    `stripped`, which were HTML, what a person sees was classified. `tokens` are how many were classified of each text.
     """
 
     predictions: list[Prediction]
@@ -61,11 +61,7 @@ class Classification:
     encodings: list[Encoding | None]
     timing: Timing
     stripped: list[bool]
-
-    @property
-    def tokens(self) -> list[int | None]:
-        """How many each text has, None for those from the cache."""
-        return [None if encoding is None else len(encoding) for encoding in self.encodings]
+    tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +198,15 @@ class Service:
         places = self._batcher.reserve(len(missing), priority=request.priority, timeout=left)
         return Admitted(request, classifier, cached, missing, places, deadline)
 
+    def reserved(self, places: int, priority: Priority) -> Reservation[Encoding, Prediction]:
+        """Places in the queue, at most all of them, for work that is no pass; give them back by a `with` block.
+
+        Raises `NotReady`, `QueueFull`, `BatcherClosed` or `BatcherStalled`.
+        """
+        self.readiness.check()
+        assert self._batcher is not None
+        return self._batcher.reserve(min(places, self.policy.max_queued), priority=priority)
+
     async def room(self, priority: Priority) -> None:
         """Wait until a text of any length would find room in the queue of a class; for those who would rather wait than hear 429.
 
@@ -236,7 +241,7 @@ class Service:
             timing = Timing(tokenize=tokenize, queue=wait, inference=duration)
             self.metrics.observe_timing(timing.tokenize, timing.queue, timing.inference)
             for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
-                answers[index] = answer = CachedAnswer(outcome.result, encoding.truncated)
+                answers[index] = answer = CachedAnswer(outcome.result, len(encoding), encoding.truncated)
                 found[index] = encoding
                 if is_cached and self.settings.answer_cache_texts:
                     # Without its vector, which takes more memory than all the rest.
@@ -244,7 +249,7 @@ class Service:
         known = [answer for answer in answers if answer is not None]
         stripped = [is_html(text) for text in request.texts] if self._strips(request) else [False] * len(known)
         predictions, truncated = [answer.prediction for answer in known], [answer.truncated for answer in known]
-        return Classification(predictions, truncated, found, timing, stripped)
+        return Classification(predictions, truncated, found, timing, stripped, [answer.tokens for answer in known])
 
     def _strips(self, request: ClassifyRequest) -> bool:
         """Whether the text is taken out of the HTML documents among the request's texts."""

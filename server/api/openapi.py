@@ -131,7 +131,7 @@ def _described(route: Described, schemas: _Schemas) -> Json:
         "summary": "; or ".join(dict.fromkeys(operation.summary for operation in route.operations)),
         "tags": [route.tag],
         "parameters": [
-            *_parameters(route.path, classifies="classify" in kinds, is_binary=BINARY in media),
+            *_parameters(route.path, has_options=kinds != {"other"}, is_binary=BINARY in media),
             *(
                 _parameter(name, "query", text, {"type": "integer", "minimum": 0, "maximum": MOST})
                 for operation in route.operations
@@ -186,10 +186,10 @@ def _headers(*names: str) -> Json:
     return {name: _HEADERS[name] for name in names}
 
 
-def _parameters(path: str, *, classifies: bool, is_binary: bool) -> list[Json]:
+def _parameters(path: str, *, has_options: bool, is_binary: bool) -> list[Json]:
     known = {"model": "The model's name, with or without @version", "version": "The model's version"}
     found = [_parameter(name, "path", text, {"type": "string"}) for name, text in known.items() if f"{{{name}}}" in path]
-    return [*found, *(_ASKED if classifies else ()), *((_BINARY,) if is_binary else ())]
+    return [*found, *(_ASKED if has_options else ()), *((_BINARY,) if is_binary else ())]
 
 
 def _identifier(route: Described) -> str:

@@ -52,7 +52,7 @@ class Operation:
     body: Any = None
     example: Any = None
     errors: frozenset[int] = frozenset()
-    kind: Literal["classify", "other"] = "other"
+    kind: Literal["classify", "tokenize", "other"] = "other"
     media: tuple[str, ...] = (JSON,)
     answer_media: tuple[str, ...] = (JSON,)
     # Whole numbers in the query: what each is.

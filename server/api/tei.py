@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Annotated, Final, Literal
 
-import anyio.to_thread
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.types import End, Token
-from server.api.body import Texts, parse_json, validate
+from models.types import End
+from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page, json_content
 from server.api.naming import name_and_version
 from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import BodyOptions
 from server.api.scores import Function, Score, ranked, values
-from server.http.body import read_body
+from server.api.tokenize import Tokenize
 from server.http.errors import RequestError
 from server.http.rendering import render_json
 from server.service import Classification, Service
@@ -118,19 +117,9 @@ def _timing_headers(answer: Classification, characters: int, latency: float) -> 
     return {
         "x-compute-type": "cpu+optimized",
         "x-compute-characters": str(characters),
-        "x-compute-tokens": str(sum(count or 0 for count in answer.tokens)),
+        "x-compute-tokens": str(sum(answer.tokens)),
         **{name: str(round(value * 1000)) for name, value in seconds.items()},
     }
-
-
-class TeiToken(TypedDict):
-    """A token; `start` and `stop` count characters of the text, null for special tokens."""
-
-    id: int
-    text: str
-    special: bool
-    start: int | None
-    stop: int | None
 
 
 class TeiLabels(TypedDict):
@@ -167,18 +156,8 @@ class TeiInfo(TypedDict):
     docker_label: None
 
 
-class TokenizeBody(BaseModel):
-    """Texts to split into tokens."""
-
-    model_config = ConfigDict(strict=True)
-
-    inputs: Texts
-    add_special_tokens: bool = True
-
-
 def endpoints(service: Service) -> list[Endpoint]:
     """The routes."""
-    settings = service.settings
 
     def described() -> TeiInfo:
         classifier = service.classifier
@@ -196,7 +175,7 @@ def endpoints(service: Service) -> list[Endpoint]:
             "max_input_length": classifier.max_length,
             "max_batch_tokens": service.policy.max_cost,
             "max_batch_requests": service.policy.max_items,
-            "max_client_batch_size": settings.max_texts_per_request,
+            "max_client_batch_size": service.settings.max_texts_per_request,
             "auto_truncate": True,
             "tokenization_workers": service.cores.number,
             "version": metadata.version("supportbot"),
@@ -207,32 +186,11 @@ def endpoints(service: Service) -> list[Endpoint]:
     async def info(_: Request) -> Response:
         return render_json(described())
 
-    async def tokenize(request: Request) -> Response:
-        content = await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000)
-        classifier = service.classifier
-        body = validate(TokenizeBody, parse_json(content))
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        if not texts:
-            raise RequestError(400, "empty_texts", "inputs is empty; send at least one text")
-        if len(texts) > settings.max_texts_per_request:
-            message = f"{len(texts)} texts; at most {settings.max_texts_per_request} are allowed in one request"
-            raise RequestError(400, "too_many_texts", message)
-
-        def split() -> list[list[Token]]:
-            return [classifier.tokens(text, special=body.add_special_tokens) for text in texts]
-
-        # Texts may be long, and this is asked for rarely.
-        return render_json(await anyio.to_thread.run_sync(split, limiter=service.tokenizing))
-
     example = {"inputs": [["payment failed"], ["app crashed"]]}
     scores = list[Score] | list[list[Score]]
     predicting = Operation("Classify texts", scores, TeiError, TeiBody, example, CLASSIFY_ERRORS, "classify")
-    split_errors = frozenset({400, 408, 413, 415, 422, 503})
-    tokenizing = Operation(
-        "Split texts into tokens", list[list[TeiToken]], TeiError, TokenizeBody, {"inputs": "payment failed"}, split_errors
-    )
     return [
         Exchange(service, DIALECT, "/predict", parse, predicting),
         Page(DIALECT, "GET /info", info, Operation("The model and the limits", TeiInfo, TeiError, errors=frozenset({503}))),
-        Page(DIALECT, "POST /tokenize", tokenize, tokenizing),
+        Tokenize(service, DIALECT, TeiError),
     ]

@@ -100,7 +100,7 @@ class VllmRow(TypedDict):
 
 
 class VllmUsage(TypedDict):
-    """Tokens of the texts, without those from the answer cache."""
+    """Tokens of the texts, also of those from the answer cache."""
 
     prompt_tokens: int
     total_tokens: int
@@ -154,7 +154,7 @@ def parse(call: Call) -> Job:
     name = body.model or name_and_version(classifier)[0]
 
     def render(answer: Classification, _: float) -> Content:
-        tokens = sum(count or 0 for count in answer.tokens)
+        tokens = sum(answer.tokens)
         usage = VllmUsage(prompt_tokens=tokens, total_tokens=tokens, completion_tokens=0, prompt_tokens_details=None)
         identifier, created, rows = f"classify-{call.request_id}", int(time.time()), _rows(answer, function)
         return json_content(VllmAnswer(id=identifier, object="list", created=created, model=name, data=rows, usage=usage))

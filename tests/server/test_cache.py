@@ -15,7 +15,7 @@ SettingsMaker = Callable[..., Settings]
 
 
 def answer(label: str) -> CachedAnswer:
-    return CachedAnswer(Prediction(label, 1.0, (1.0,), (0.0,)), truncated=False)
+    return CachedAnswer(Prediction(label, 1.0, (1.0,), (0.0,)), tokens=3, truncated=False)
 
 
 def test_the_least_recently_used_answer_goes_first() -> None:

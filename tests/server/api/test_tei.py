@@ -126,24 +126,3 @@ async def test_info_describes_the_model_and_the_limits(app: Application) -> None
     }
     assert (info["model_id"], info["model_version"], info["version"]) == ("fake", "1", metadata.version("supportbot"))
     assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (256, 32, True)
-
-
-async def test_tokenize_names_each_token_and_its_place(app: Application) -> None:
-    for inputs in ("pay me", ["pay me"]):
-        answer = (await app.client.post("/tokenize", json={"inputs": inputs, "prompt_name": None})).json()
-        assert answer == [
-            [
-                {"id": 1, "text": "pay", "special": False, "start": 0, "stop": 3},
-                {"id": 1, "text": "me", "special": False, "start": 4, "stop": 6},
-                {"id": 3, "text": "END", "special": True, "start": None, "stop": None},
-            ]
-        ]
-    without = (await app.client.post("/tokenize", json={"inputs": ["a", "b"], "add_special_tokens": False})).json()
-    assert [[token["text"] for token in tokens] for tokens in without] == [["a"], ["b"]]
-
-
-@pytest.mark.parametrize(("inputs", "status"), [([], 400), (["a"] * 33, 400), ([1], 422), (None, 422), ("a" * 100_001, 413)])
-async def test_tokenize_has_the_limits_of_predict(app: Application, inputs: object, status: int) -> None:
-    response = await app.client.post("/tokenize", json={"inputs": inputs})
-    assert response.status_code == status
-    assert response.json()["error_type"] in {"Validation", "Empty"}

@@ -38,6 +38,16 @@ async def test_an_answer_has_a_row_for_each_text(app: Application) -> None:
     }
 
 
+async def test_usage_counts_texts_from_the_cache_too(settings: SettingsMaker) -> None:
+    async with running(settings(answer_cache_texts=10)) as app:
+        for texts, tokens in ((["payment failed"], 2), (["payment failed"], 2), (["payment failed", "a b c"], 5)):
+            body = (await app.client.post("/v1/classify", json={"input": texts})).json()
+            assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] == tokens
+        assert app.service.counters()["cache_hits"] == 2
+        tei = await app.client.post("/predict", json={"inputs": "payment failed"})
+        assert tei.headers["x-compute-tokens"] == "2"
+
+
 async def test_a_single_text_has_a_row_too(app: Application) -> None:
     body = (
         await app.client.post("/v1/classify", json={"input": "crash", "model": "fake@1", "user": "u", "cache_salt": "s"})
