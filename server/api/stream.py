@@ -37,8 +37,9 @@ from server.api.body import validate
 from server.api.operation import CLASSIFY_ERRORS, NDJSON, Operation
 from server.api.options import Options, parse_options
 from server.http.body import unless_disconnected
+from server.http.codings import deflater
 from server.http.connection import CONNECTION, Connection
-from server.http.content import check_plain
+from server.http.content import coding_of
 from server.http.errors import RequestError
 from server.http.lines import Line, LineLimits, read_lines
 from server.http.marks import DIALECT, LOG
@@ -148,10 +149,9 @@ class Stream:
             return
         scope[DIALECT] = NAME
         request, counts = Request(scope, receive), self._service.metrics.streams
-        check_plain(request.headers)
-        options = parse_options(request.headers)
+        coding, options = coding_of(request.headers), parse_options(request.headers)
         _ = self._service.classifier  # or it is refused here
-        run = _Run(self._service, self._translate, request, send, options)
+        run = _Run(self._service, self._translate, request, send, options, coding)
         counts.open += 1
         try:
             work = run.answer()
@@ -166,12 +166,20 @@ class _Run:
     """One stream."""
 
     def __init__(
-        self, service: Service, translate: Callable[[Exception], RequestError], request: Request, send: Send, options: Options
+        self,
+        service: Service,
+        translate: Callable[[Exception], RequestError],
+        request: Request,
+        send: Send,
+        options: Options,
+        coding: str,
     ) -> None:
         self._service = service
         self._translate = translate
         self._request = request
         self._send = send
+        self._coding = coding
+        self._deflater = deflater(request.headers.get("accept-encoding", ""))
         self._timeout = math.inf if options.timeout is None else options.timeout
         self._priority = options.priority or Priority.BULK
         self._request_id = request_id_of(request.scope)
@@ -219,7 +227,7 @@ class _Run:
         """Start every line; raises what keeps it from going on."""
         settings = self._service.settings
         limits = LineLimits(settings.max_body_bytes, settings.body_timeout_ms / 1000, settings.keep_alive_seconds)
-        async with aclosing(read_lines(self._request, limits)) as lines:
+        async with aclosing(read_lines(self._request, limits, self._coding)) as lines:
             async for line in lines:
                 arrived = perf_counter()
                 await self._service.room(self._priority)
@@ -357,9 +365,13 @@ class _Run:
         if not self._is_begun:
             self._is_begun = True
             headers = [(b"content-type", NDJSON.encode())]
+            if self._deflater is not None:
+                headers += ((b"content-encoding", self._deflater.coding.encode()), (b"vary", b"accept-encoding"))
             if self._service.is_leaving:
                 headers.append((b"connection", b"close"))
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        if self._deflater is not None:
+            block = self._deflater.block(block) + (b"" if more else self._deflater.end())
         await self._send({"type": "http.response.body", "body": block, "more_body": more})
 
 

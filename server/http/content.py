@@ -13,7 +13,7 @@ from server.http.errors import RequestError
 
 # The codings that are understood, as RFC 9110, 8.4.1 names them, and the window bits that zlib knows them by.
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+WINDOW_BITS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 ACCEPTED: Final = "gzip, deflate"
 # What fits into one packet is not made smaller for anybody's good.
 WORTH_COMPRESSING: Final = 1400
@@ -54,26 +54,35 @@ def decode(body: bytes, headers: Headers, limit: int) -> bytes:
     return body.removeprefix(codecs.BOM_UTF8)
 
 
-def check_plain(headers: Headers) -> None:
-    """Raise `RequestError` (415) unless a body, which is not read yet, is said to be in UTF-8 and not compressed."""
+def coding_of(headers: Headers) -> str:
+    """The content coding of a body that is not read yet; empty for none.
+
+    Raises `RequestError` (415) for another coding than ours, or if the body is said to be in another character encoding than UTF-8.
+    """
+    codings: list[str] = []
     for name, value in headers.raw:
-        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            message = f"Content-Encoding: {value.decode('latin-1')[:100]} is not supported for a stream of lines; send it as it is"
-            raise RequestError(415, "unsupported_content_encoding", message, {"Accept-Encoding": "identity"})
-        if name == b"content-type" and (found := _CHARSET.search(value.decode("latin-1"))) is not None:
+        if name == b"content-encoding":
+            codings += value.decode("latin-1").lower().split(",")
+        elif name == b"content-type" and (found := _CHARSET.search(value.decode("latin-1"))) is not None:
             _check_charset(found[1])
+    return _single(codings)
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str]:
     """(the body, its content coding), compressed if an `Accept-Encoding` header allows gzip or deflate and it is worth it."""
-    if len(body) < WORTH_COMPRESSING:
+    if len(body) < WORTH_COMPRESSING or not (coding := accepted_coding(accepted)):
         return body, ""
+    compressor = zlib.compressobj(level=1, wbits=WINDOW_BITS[coding])
+    return compressor.compress(body) + compressor.flush(), coding
+
+
+def accepted_coding(accepted: str) -> str:
+    """The first coding of ours that an `Accept-Encoding` header allows; empty for none."""
     for part in accepted.lower().split(","):
         coding, _, parameters = part.partition(";")
         if coding.strip() in {"gzip", "deflate"} and not _REFUSES.fullmatch(parameters.strip()):
-            compressor = zlib.compressobj(level=1, wbits=_CODINGS[coding.strip()])
-            return compressor.compress(body) + compressor.flush(), coding.strip()
-    return body, ""
+            return coding.strip()
+    return ""
 
 
 def fault_of(body: bytes) -> RequestError | None:
@@ -95,20 +104,23 @@ def too_large(limit: int) -> RequestError:
 
 
 def _undo(codings: list[str], body: bytes, limit: int) -> bytes:
+    coding = _single(codings)
+    return _decompress(body, coding, limit) if coding else body
+
+
+def _single(codings: list[str]) -> str:
+    """The one coding that was used. More would multiply the work for a body of a given size, and nobody has a use for it."""
     used = [coding for coding in map(str.strip, codings) if coding not in {"", "identity"}]
     if not used:
-        return body
-    # More than one would multiply the work for a body of a given size, and nobody has a use for it.
-    if len(used) > 1 or used[0] not in _CODINGS:
+        return ""
+    if len(used) > 1 or used[0] not in WINDOW_BITS:
         message = f"Content-Encoding: {', '.join(used)[:100]} is not supported (only one of {ACCEPTED})"
         raise RequestError(415, "unsupported_content_encoding", message, {"Accept-Encoding": ACCEPTED})
-    return _decompress(body, used[0], limit)
+    return used[0]
 
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:
-    bits = _CODINGS[coding]
-    if coding == "deflate" and not _has_zlib_header(body):
-        bits = -zlib.MAX_WBITS  # some clients send bare deflate under this name, which browsers accept
+    bits = deflate_bits(body) if coding == "deflate" else WINDOW_BITS[coding]
     decompressed = bytearray()
     for _ in range(MOST_MEMBERS):
         member = zlib.decompressobj(bits)
@@ -126,9 +138,14 @@ def _decompress(body: bytes, coding: str, limit: int) -> bytes:
     raise RequestError(400, "malformed_body", f"the body has over {MOST_MEMBERS} gzip members")
 
 
-def _has_zlib_header(body: bytes) -> bool:
-    """RFC 1950, 2.2: deflate is the method, and the first two bytes are a multiple of 31."""
-    return len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+def deflate_bits(body: bytes) -> int:
+    """The window bits for a body that begins so and is said to be deflate.
+
+    That means zlib (RFC 1950, 2.2: deflate is the method, and the first two bytes are a multiple of 31), but some clients send bare
+    deflate under this name, which browsers accept.
+    """
+    has_header = len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 
 def _check_charset(name: str) -> None:

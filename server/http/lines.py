@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from server.http.body import DISCARDED_BYTES
+from server.http.codings import undoing
 from server.http.connection import CONNECTION, FAULT, Connection
 from server.http.errors import RequestError
 
@@ -37,33 +38,38 @@ class Line:
     content: bytes | None
 
 
-async def read_lines(request: Request, limits: LineLimits) -> AsyncGenerator[Line]:
-    """The lines of a body, in order. Blank ones are counted, and passed over.
+async def read_lines(request: Request, limits: LineLimits, coding: str = "") -> AsyncGenerator[Line]:
+    """The lines of a body, in order. Blank ones are counted, and passed over. A body of a content coding is decompressed.
 
     The body is read as fast as lines are asked for, and no time is counted while none is. A line that is too long is read and
     thrown away, up to `DISCARDED_BYTES` beyond the bound; all blank ones between two others may be as long as one line.
 
-    Raises `RequestError`: 408 when a line is not whole in its time or none begins, 413 when there is too much to throw away, or
-    what the protocol found wrong with the body; and `ClientDisconnect` when the client left.
+    Raises `RequestError`: 408 when a line is not whole in its time or none begins, 413 when there is too much to throw away, 400
+    when the body cannot be decompressed, or what the protocol found wrong with it; and `ClientDisconnect` when the client left.
     """
     connection: Connection | None = request.scope.get(CONNECTION)
     if connection is not None:
         connection.expect_stream()
-    lines = _Lines(limits.line_bytes)
+    lines, plain = _Lines(limits.line_bytes), undoing(coding)
     # Seconds waited for the line that has begun, and since the last line.
     waited = idle = 0.0
     more = True
     while more:
         message, seconds = await _receive(request, limits, lines.number, waited if lines.size else None, idle)
         waited, idle, more = (waited + seconds if lines.size else 0.0), idle + seconds, message.get("more_body", False)
-        for piece in io.BytesIO(message.get("body", b"")):
-            if (line := lines.add(piece)) is not None:
-                idle = 0.0
-                yield line
-            if not lines.size:
-                waited = 0.0
-                if not lines.number % LINES_AT_ONCE:
-                    await asyncio.sleep(0)
+        body = message.get("body", b"")
+        for part in plain.pieces(body):
+            for piece in io.BytesIO(part):
+                if (line := lines.add(piece)) is not None:
+                    idle = 0.0
+                    yield line
+                if not lines.size:
+                    waited = 0.0
+                    if not lines.number % LINES_AT_ONCE:
+                        await asyncio.sleep(0)
+            if part is not body:
+                await asyncio.sleep(0)  # a few bytes may have become a thousand times as many
+    plain.end()
     if (line := lines.add(b"\n")) is not None:
         yield line
 

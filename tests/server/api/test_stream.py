@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -61,12 +63,17 @@ class Connection:
     async def head(self) -> bytes:
         return await self.reader.readuntil(b"\r\n\r\n")
 
+    async def chunk(self) -> bytes:
+        """A piece of the answer; empty at its end. Raises `IncompleteReadError` if it breaks off."""
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
+
     async def lines(self) -> tuple[list[dict[str, Any]], bool]:
         """All lines, and whether the answer has its end."""
         data = b""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                data += (await self.reader.readexactly(size + 2))[:-2]
+            while piece := await self.chunk():
+                data += piece
             return [json.loads(found) for found in data.splitlines()], True
         return [json.loads(found) for found in data.splitlines()], False
 
@@ -158,7 +165,8 @@ async def test_a_text_that_is_cut_says_so_and_a_text_may_be_long(settings: Setti
 @pytest.mark.parametrize(
     ("headers", "status", "code"),
     [
-        ({"Content-Encoding": "gzip"}, 415, "unsupported_content_encoding"),
+        ({"Content-Encoding": "br"}, 415, "unsupported_content_encoding"),
+        ({"Content-Encoding": "gzip, gzip"}, 415, "unsupported_content_encoding"),
         ({"Content-Type": "application/x-ndjson; charset=latin-1"}, 415, "unsupported_charset"),
         ({"X-Priority": "soon"}, 422, "invalid_field"),
     ],
@@ -167,6 +175,57 @@ async def test_what_cannot_be_a_stream_is_refused(settings: SettingsMaker, heade
     async with running(settings()) as app:
         response = await app.client.post("/classify", content=line(1), headers=NDJSON | headers)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_lines_may_come_compressed_and_go_compressed(settings: SettingsMaker, coding: str) -> None:
+    async with running(settings()) as app:
+        compressor = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+        body = compressor.compress(b"".join(map(line, range(500)))) + compressor.flush()
+        headers = NDJSON | {"Content-Encoding": coding, "Accept-Encoding": coding}
+        response = await app.client.post("/classify", content=body, headers=headers)
+        assert (response.headers["content-encoding"], response.headers["vary"]) == (coding, "accept-encoding")
+        assert [answer["id"] for answer in parsed(response)] == list(range(500))
+        for accepted in ("identity", "gzip;q=0", "br"):
+            response = await app.client.post("/classify", content=line(1), headers=NDJSON | {"Accept-Encoding": accepted})
+            assert "content-encoding" not in response.headers
+            assert parsed(response)[0]["id"] == 1
+
+
+async def test_a_compressed_answer_comes_before_the_body_has_ended(settings: SettingsMaker) -> None:
+    head = HEAD + b"Accept-Encoding: gzip\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    compressor, decompressor = zlib.compressobj(wbits=31), zlib.decompressobj(31)
+    async with running(settings()) as app, connected(app) as client:
+        found = b""
+        client.writer.write(head)
+        for number in range(3):
+            client.writer.write(chunk(compressor.compress(line(number)) + compressor.flush(zlib.Z_SYNC_FLUSH)))
+            if not number:
+                assert b"content-encoding: gzip" in await client.head()
+            while f'"id":{number}'.encode() not in found:
+                found += decompressor.decompress(await client.chunk())
+        client.writer.write(chunk(compressor.flush()) + b"0\r\n\r\n")
+        while not decompressor.eof:
+            found += decompressor.decompress(await client.chunk())
+        assert await client.chunk() == b""
+        assert [json.loads(answer)["id"] for answer in found.splitlines()] == [0, 1, 2]
+
+
+async def test_a_compressed_body_that_breaks_off_ends_the_stream_and_its_answer_has_no_end(settings: SettingsMaker) -> None:
+    head = HEAD + b"Accept-Encoding: gzip\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = gzip.compress(line(1) + b"{")[:-8]
+    async with running(settings()) as app, connected(app) as client:
+        client.writer.write(head + chunk(body) + b"0\r\n\r\n")
+        await client.head()
+        decompressor, found = zlib.decompressobj(31), b""
+        with suppress(asyncio.IncompleteReadError):
+            while piece := await client.chunk():
+                found += decompressor.decompress(piece)
+        assert client.reader.at_eof()
+        assert not decompressor.eof
+        assert [json.loads(answer) for answer in found.splitlines()][1] == {
+            "stopped": {"line": 1, "code": "malformed_body", "message": "the body is cut off: its gzip data has no end"}
+        }
 
 
 async def test_lines_have_no_deadline_but_one_that_is_asked_for(settings: SettingsMaker) -> None:

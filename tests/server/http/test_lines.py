@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from server.http import lines
+from server.http.codings import PIECE_BYTES
 from server.http.connection import FAULT
 from server.http.errors import RequestError
 from server.http.lines import Line, LineLimits, read_lines
@@ -107,3 +109,37 @@ async def test_a_client_that_leaves_and_a_body_that_is_not_http_end_it() -> None
     broken.scope[FAULT] = RequestError(400, "malformed_request", "no chunk")
     with pytest.raises(RequestError, match="no chunk"):
         await anext(read_lines(broken, LIMITS))
+
+
+async def test_a_compressed_body_has_the_same_lines_and_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def decompressed(body: bytes) -> list[Line]:
+        return [line async for line in read_lines(request([body[:9], body[9:]]), LIMITS, "gzip")]
+
+    assert [(line.number, line.content) for line in await decompressed(gzip.compress(BODY))] == FOUND
+    monkeypatch.setattr(lines, "DISCARDED_BYTES", 30)
+    with pytest.raises(RequestError, match="line 1 goes on far beyond 10 bytes"):
+        await decompressed(gzip.compress(b"x" * 1_000_000))
+
+
+async def test_a_compressed_body_that_is_cut_off_has_no_last_line() -> None:
+    reading = read_lines(request([gzip.compress(b"one\ntwo")[:-8]]), LIMITS, "gzip")
+    assert await anext(reading) == Line(1, b"one")
+    with pytest.raises(RequestError, match="its gzip data has no end"):
+        await anext(reading)
+
+
+async def test_others_are_served_while_a_few_bytes_become_many_lines() -> None:
+    body = gzip.compress(b"a" * 9 + b"\n" + b"\n" * 9_000 + b"x" * 5_000_000 + b"\n")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(others())
+    limits = LineLimits(line_bytes=100_000, line_seconds=60, idle_seconds=60)
+    assert len([line async for line in read_lines(request([body]), limits, "gzip")]) == 2
+    other.cancel()
+    assert turns > 5_000_000 // PIECE_BYTES
