@@ -20,7 +20,8 @@ import numpy.typing as npt
 from benchmarks.drift_languages import LANGUAGES
 from drift import Observations, foreign_share
 from models.bundle import Bundle, embedded_bundle
-from models.classifier import Classifier, softmax
+from models.classifier import Classifier
+from models.problem import softmax
 from models.types import BlankTextError, Encoding
 
 Array = npt.NDArray[np.float64]

@@ -39,6 +39,7 @@ from loadtest.processes import running_server
 from loadtest.run import QUIET
 from models.bundle import embedded_bundle
 from models.classifier import Classifier
+from models.problem import SingleLabel
 from models.types import Encoding, End, Prediction, Token
 from server.app import create_app
 from server.http.access import RequestContext
@@ -58,6 +59,7 @@ class InstantClassifier:
     identity = "instant@1"
     fingerprint = "instant"
     labels: tuple[str, ...] = ("billing", "general", "technical")
+    problem = SingleLabel(labels)
     max_length = 256
     profile: bytes | None = None
     golden_texts: Sequence[str] = ()

@@ -111,6 +111,7 @@ def classify(
                 with_text=not no_text,
                 strip=strip is Strip.HTML,
                 header=not earlier,
+                answers=engine.answers,
             )
             for _ in islice(rows, earlier):  # an earlier run has written their results
                 pass
@@ -161,6 +162,7 @@ class _Engine:
 
     identity: str
     labels: tuple[str, ...]
+    answers: tuple[str, ...]
     classify: Callable[[Iterable[Row | BadRow]], Iterator[Classified | BadRow]]
 
 
@@ -175,7 +177,10 @@ def _here(bundle: Path | None, workers: int, strip: Strip) -> _Engine:
     except (BundleError, SelfCheckFailed) as error:
         fail(str(error), 1)
     threads, strips = workers or usable_cores(), strip is Strip.HTML
-    return _Engine(classifier.fingerprint, classifier.labels, lambda rows: classify_rows(classifier, rows, threads, strip=strips))
+    answers = classifier.problem.columns
+    return _Engine(
+        classifier.fingerprint, classifier.labels, answers, lambda rows: classify_rows(classifier, rows, threads, strip=strips)
+    )
 
 
 def _elsewhere(url: str, connections: int, scores: bool, strip: Strip, bundle: Path | None) -> _Engine:
@@ -192,7 +197,7 @@ def _elsewhere(url: str, connections: int, scores: bool, strip: Strip, bundle: P
         finally:
             remote.close()
 
-    return _Engine(f"{url} {remote.identity}", remote.labels, classify_all)
+    return _Engine(f"{url} {remote.identity}", remote.labels, remote.answers, classify_all)
 
 
 def _files(texts: list[str] | None, file: list[Path] | None, table: TableFormat, output: Path | None) -> list[Path]:

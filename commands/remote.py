@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from models.bulk import Classified
+from models.problem import problem_of
 from models.tables import BadRow, Row
-from models.types import Prediction
 
 TEXTS: Final = 32
 REQUEST_SECONDS: Final = 120.0
@@ -61,7 +61,9 @@ class RemoteClassifier:
             self._ask("GET", "/ready", None)  # a server that is just starting is waited for
             about = self._ask("GET", "/", None)
             self.identity, self.labels = str(about["model"]), tuple(map(str, about["labels"]))
-        except (KeyError, TypeError) as error:
+            # Servers that do not say it know no other.
+            self.answers = problem_of(about.get("problem_type", "single-label"), self.labels).columns
+        except (KeyError, TypeError, ValueError) as error:
             self.close()
             raise RemoteError(f"{url}: not a SupportBot server with a model") from error
         except RemoteError:
@@ -109,14 +111,16 @@ class RemoteClassifier:
         if answer.get("model") != self.identity:
             raise RemoteError(f"{self._url}: the model was {self.identity}, and is {answer.get('model')} now")
         none = [False] * len(asked)
-        columns = (answer["predictions"], answer["confidences"], answer.get("truncated", none), answer.get("stripped", none))
+        told = (answer[name] for name in ("predictions", "confidences") if name in answer)
+        records = [dict(zip(self.answers, each, strict=True)) for each in zip(*told, strict=True)]
         scores = answer.get("scores") or [{}] * len(asked)
+        columns = (records, answer.get("truncated", none), answer.get("stripped", none), scores)
         found: dict[int, Classified | BadRow] = {}
-        for number, label, confidence, truncated, stripped, shares in zip(asked, *columns, scores, strict=True):
+        for number, record, truncated, stripped, shares in zip(asked, *columns, strict=True):
             row = rows[number]
             assert isinstance(row, Row)
-            prediction = Prediction(label, confidence, tuple(shares[name] for name in self.labels) if shares else (), ())
-            found[number] = Classified(row, prediction, truncated, stripped)
+            by_label = tuple(shares[name] for name in self.labels) if shares else ()
+            found[number] = Classified(row, record, by_label, truncated, stripped)
         return found
 
     def _ask(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401 - JSON

@@ -10,6 +10,7 @@ from typing import TextIO
 import orjson
 
 from models.bulk import Classified
+from models.problem import SingleLabel
 from models.tables import BadRow
 
 Write = Callable[[Classified | BadRow], None]
@@ -25,10 +26,17 @@ class Format(StrEnum):
 
 
 def writer(
-    output_format: Format, stream: TextIO, labels: tuple[str, ...], *, with_text: bool, strip: bool = False, header: bool = True
+    output_format: Format,
+    stream: TextIO,
+    labels: tuple[str, ...],
+    *,
+    with_text: bool,
+    strip: bool = False,
+    header: bool = True,
+    answers: tuple[str, ...] = SingleLabel.columns,
 ) -> Write:
     """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now unless it is there already;
-    it has a column `stripped` if HTML is to be stripped.
+    it has the columns `answers`, and a column `stripped` if HTML is to be stripped.
     """
 
     def write_json(result: Classified | BadRow) -> None:
@@ -39,7 +47,7 @@ def writer(
 
     if output_format is Format.JSONL:
         return write_json
-    columns = ["source", "line", *(["text"] if with_text else []), "label", "confidence"]
+    columns = ["source", "line", *(["text"] if with_text else []), *answers]
     columns += [*(f"score_{label}" for label in labels), "truncated", *(["stripped"] if strip else []), "error"]
     table = csv.DictWriter(_Records(stream), columns, lineterminator="\r\n")
     if header:
@@ -71,9 +79,9 @@ def _record(result: Classified | BadRow, labels: tuple[str, ...], *, with_text: 
     fields: dict[str, object] = {"source": result.row.source, "line": result.row.line}
     if with_text:
         fields["text"] = result.row.text
-    fields |= {"label": result.prediction.label, "confidence": round(result.prediction.confidence, 6)}
+    fields |= result.answer
     if labels:
-        fields["scores"] = {label: round(score, 6) for label, score in zip(labels, result.prediction.scores, strict=True)}
+        fields["scores"] = {label: round(score, 6) for label, score in zip(labels, result.scores, strict=True)}
     if result.truncated:
         fields["truncated"] = True
     if result.stripped:
@@ -85,5 +93,15 @@ def _flat(fields: dict[str, object]) -> Iterator[tuple[str, object]]:
     for name, value in fields.items():
         if isinstance(value, dict):
             yield from ((f"score_{label}", score) for label, score in value.items())
+        elif isinstance(value, list):
+            yield name, joined(value)
         else:
             yield name, value
+
+
+def joined(values: list[object]) -> str:
+    """Several labels or numbers in one field of CSV, as files with several labels a text are read: `|` between, or a JSON list."""
+    fields = [str(value) for value in values]
+    # A label may have such a character in it, or look like a list itself.
+    is_plain = not any("|" in field or field != field.strip() or field.startswith("[") for field in fields)
+    return "|".join(fields) if is_plain else orjson.dumps(values).decode()

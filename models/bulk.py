@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from models.markup import is_html, plain_text
 from models.tables import BadRow, Row, TableError
-from models.types import BlankTextError, Encoding, Prediction, TextClassifier
+from models.types import BlankTextError, Encoding, TextClassifier
 
 # Rows that one worker takes at a time: enough for texts of near length to meet, few enough that results come steadily.
 CHUNK = 256
@@ -18,12 +18,13 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A row and its prediction; `truncated` if its text was longer than the model reads, `stripped` if it was HTML and what one
-    sees of it was classified.
+    """A row with its answer by field (`models.problem.Problem.record`), and the scores in the order of the labels, or none;
+    `truncated` if its text was longer than the model reads, `stripped` if it was HTML and what one sees of it was classified.
     """
 
     row: Row
-    prediction: Prediction
+    answer: Mapping[str, object]
+    scores: tuple[float, ...]
     truncated: bool
     stripped: bool
 
@@ -78,12 +79,15 @@ def _chunks(rows: Iterable[Row | BadRow], faults: list[TableError]) -> Iterator[
 def _classify_chunk(classifier: TextClassifier, chunk: list[Row | BadRow], *, strip: bool) -> list[Classified | BadRow]:
     encoded = [row if isinstance(row, BadRow) else _encode(classifier, row, strip=strip) for row in chunk]
     predictions = iter(classifier.predict([pair[1] for pair in encoded if not isinstance(pair, BadRow)]))
-    return [
-        pair
-        if isinstance(pair, BadRow)
-        else Classified(pair[0], next(predictions), pair[1].truncated, strip and is_html(pair[0].text))
-        for pair in encoded
-    ]
+    results: list[Classified | BadRow] = []
+    for pair in encoded:
+        if isinstance(pair, BadRow):
+            results.append(pair)
+            continue
+        (row, encoding), prediction = pair, next(predictions)
+        answer = classifier.problem.record(prediction)
+        results.append(Classified(row, answer, prediction.scores, encoding.truncated, strip and is_html(row.text)))
+    return results
 
 
 def _encode(classifier: TextClassifier, row: Row, *, strip: bool) -> tuple[Row, Encoding] | BadRow:

@@ -5,7 +5,8 @@ Reading a bundle is a trust border. The manifest is validated as a whole, sizes 
 the very bytes whose SHA-256 was checked. Nothing in a bundle is code, and nothing is unpickled.
 
 In format 3, the graph may give the first-token vectors too, and the bundle may have the profile that drift
-detection measures texts against. Bundles of format 2 have neither and are read as before.
+detection measures texts against. In format 4, the manifest has the problem type. Bundles of formats 2 and 3 are read as before:
+they give one of several labels.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-FORMAT_VERSION: Final = 3
-FORMATS: Final = (2, 3)
+from models.problem import ProblemType, problem_of
+
+FORMAT_VERSION: Final = 4
+FORMATS: Final = (2, 3, 4)
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -52,7 +55,9 @@ class FileRecord(_Record):
 
 
 class Golden(_Record):
-    """A text, the label and the logits, shape [labels], that this bundle gave for it, alone in its pass, where it was made."""
+    """A text, its most probable label and the logits, shape [labels], that this bundle gave for it, alone in its pass, where it was
+    made.
+    """
 
     text: Annotated[str, Field(min_length=1)]
     label: str
@@ -62,16 +67,17 @@ class Golden(_Record):
 class Manifest(_Record):
     """What a bundle says of itself.
 
-    `engine` is how its graph is run (see `models.engines`). `temperature` divides the logits before softmax; `max_length` counts
-    special tokens too. `golden_tolerance` bounds the difference of any golden logit on the machine that serves.
+    `engine` is how its graph is run (see `models.engines`). `temperature` divides the logits before softmax or sigmoid;
+    `max_length` counts special tokens too. `golden_tolerance` bounds the difference of any golden logit on the machine that serves.
+    `thresholds` has one for each label of a multi-label model, or none where all are 0.5.
     """
 
-    format_version: Literal[2, 3]
+    format_version: Literal[2, 3, 4]
     name: Annotated[str, Field(pattern=NAME)]
     version: Annotated[str, Field(pattern=NAME)]
     engine: EngineName
     precision: Literal["int8", "fp32"]
-    labels: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
+    labels: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     max_length: Annotated[int, Field(ge=3, le=8192)]
     pad_token_id: Annotated[int, Field(ge=0)]
     temperature: Annotated[float, Field(ge=0.05, le=20)]
@@ -80,11 +86,18 @@ class Manifest(_Record):
     golden_tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     provenance: dict[str, JsonValue]
     verification: dict[str, JsonValue]
+    problem_type: ProblemType = "single-label"
+    thresholds: list[Annotated[float, Field(gt=0, lt=1)]] = []
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a label occurs twice")
+        if self.format_version < 4 and self.problem_type != "single-label":
+            raise ValueError(f"problem_type: a bundle of format {self.format_version} is single-label")
+        problem_of(self.problem_type, self.labels, self.thresholds)
+        if self.problem_type == "regression" and self.temperature != 1:
+            raise ValueError("temperature: numbers have none, it must be 1")
         if set(self.files) - {PROFILE} != {MODEL, TOKENIZER}:
             raise ValueError(f"files: must list {MODEL} and {TOKENIZER}, and may list {PROFILE}")
         for number, golden in enumerate(self.goldens):
@@ -129,7 +142,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _fault(detail: ErrorDetails) -> str:
     if detail["loc"] == ("format_version",):
-        formats = " and ".join(map(str, FORMATS))
+        formats = f"{', '.join(map(str, FORMATS[:-1]))} and {FORMATS[-1]}"
         return f"this version reads bundles of formats {formats} only; build the bundle again with `supportbot build`"
     place = ".".join(map(str, detail["loc"]))
     return f"{place}: {detail['msg']}" if place else detail["msg"]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from models.bundle import TOKENIZER, Bundle, BundleError, Manifest
 from models.engines import ENGINES, Engine, Outputs
+from models.problem import problem_of
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import Encoding, End, Prediction, Token
 
@@ -32,10 +33,12 @@ class Classifier:
         manifest = bundle.manifest
         self.manifest: Manifest = manifest
         self.labels = tuple(manifest.labels)
+        self.problem = problem_of(manifest.problem_type, manifest.labels, manifest.thresholds)
         self.max_length = manifest.max_length
         self.identity = f"{manifest.name}@{manifest.version}"
-        # Of the whole manifest: it has the hashes of the other files, and what else decides an answer.
-        self.fingerprint = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+        # Of the whole manifest: it has the hashes of the other files, and what else decides an answer. Without what is not in
+        # manifests of earlier formats, so that their fingerprints stay.
+        self.fingerprint = hashlib.sha256(manifest.model_dump_json(exclude_defaults=True).encode()).hexdigest()
         try:
             self._tokenizer = Tokenizer(bundle.tokenizer, manifest.max_length)
         except TokenizerError as error:
@@ -99,7 +102,7 @@ class Classifier:
     def _predictions(self, logits: Floats, first: Iterable[Floats | None]) -> list[Prediction]:
         if not np.isfinite(logits).all():
             raise ArithmeticError(f"{self.identity} computed values that are not finite")
-        scores = softmax(logits / self.manifest.temperature)
+        scores = self.problem.scores(logits / self.manifest.temperature)
         best = scores.argmax(axis=1)
         return [
             Prediction(self.labels[winner], row[winner], tuple(row), tuple(raw), vector)
@@ -153,11 +156,3 @@ class Classifier:
         for length in sorted({min(8, limit), min(32, limit), limit}):  # no pass may be longer than the bundle reads
             self.logits([Encoding((ids * length)[:length], truncated=False)])
         self.logits([Encoding(ids, truncated=False), Encoding((ids * 2)[:limit], truncated=False)])
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities over the last axis in float64, shifted by the maximum so that nothing overflows."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    probabilities: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities

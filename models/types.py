@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.problem import Problem
+
 
 class End(Enum):
     """An end of a text."""
@@ -31,7 +33,9 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A classified text: `scores` are the calibrated probabilities in the order of the labels, `confidence` the highest of them.
+    """A classified text: `scores` are the calibrated probabilities in the order of the labels, `label` the most probable one, and
+    `confidence` its probability. What is answered follows from the problem type: `models.problem`. Where that is regression, the
+    one score, and `confidence`, is the number.
 
     `logits` are what the model computed, before temperature and softmax, in the same order. `first` is the first-token vector that
     they were made of, float32 of shape [hidden], where it was asked for and the model gives it.
@@ -92,6 +96,10 @@ class TextClassifier(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """The label names in the order of the classes."""
+
+    @property
+    def problem(self) -> Problem:
+        """What its logits mean, and what is answered: its problem type with its labels."""
 
     @property
     def max_length(self) -> int:

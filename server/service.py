@@ -26,6 +26,7 @@ from server.observe.drift import DriftError, DriftWatch, read_baseline, read_pro
 from server.observe.feedback import Feedback, Item, Outcome
 from server.observe.lengths import LengthReport, LengthStatistics, from_prediction_log
 from server.observe.metrics import Metrics, ModelState, ServiceState
+from server.observe.values import Values
 from server.readiness import NotReady, Phase, Readiness
 from server.request import ClassifyRequest, blank_text, too_long_text
 from server.settings import Settings
@@ -110,7 +111,7 @@ class Service:
         self.metrics.watch(self._state)
         self.prediction_log = settings.open_prediction_log()
         # These need the model's labels and limit.
-        self.confidence: Confidence | None = None
+        self.confidence: Confidence | Values | None = None
         self.lengths: LengthStatistics | None = None
         # None where drift is not watched, for the reason that is said.
         self.drift: DriftWatch | None = None
@@ -271,7 +272,7 @@ class Service:
         for text, prediction, encoding, truncated in zip(
             request.texts, answer.predictions, answer.encodings, answer.truncated, strict=True
         ):
-            self.confidence.observe(prediction.label, prediction.confidence)
+            self.confidence.observe(prediction)
             seen = None
             if encoding is not None:
                 self.lengths.observe(len(encoding), truncated)
@@ -405,7 +406,7 @@ class Service:
                 queue_max_texts=self.policy.max_queued,
                 queue_max_tokens=self.policy.max_queued_cost,
                 batcher=self._batcher.statistics(),
-                confidence=self.confidence.snapshot(),
+                answers=self.confidence.snapshot(),
                 lengths=self.lengths,
                 drift=None if self.drift is None else self.drift.told,
                 feedback=self.feedback,
@@ -450,14 +451,21 @@ class Service:
                 self.prediction_log.code_with(drift.codes)
         self._batcher = await stack.enter_async_context(batcher)
         self._cache = AnswerCache(self.settings.answer_cache_texts, classifier.fingerprint)
-        self.confidence = Confidence(classifier.labels, self.settings.low_confidence, perf_counter)
+        problem = classifier.problem
+        if problem.gives_labels:
+            self.confidence = Confidence(problem, self.settings.low_confidence, perf_counter)
+        else:
+            self.confidence = Values(problem, perf_counter)
+        if self.prediction_log is not None:
+            self.prediction_log.answer_with(problem.record)
         self.lengths = LengthStatistics(classifier.max_length)
         self.feedback = Feedback(
             classifier.labels,
             classifier.fingerprint,
             secret=self.settings.feedback_secret.get_secret_value(),
             sample=self.settings.feedback_sample,
-            remembered=self.settings.feedback_answers,
+            # What cannot be right or wrong needs no memory.
+            remembered=self.settings.feedback_answers if problem.gives_one_label else 0,
         )
         if self.settings.golden_check_seconds:
             self.goldens = GoldenChecks(classifier, threads.run, self._is_idle, self.settings.golden_check_seconds)
@@ -487,6 +495,8 @@ class Service:
             return None
         if classifier.profile is None:
             self.no_drift = "the bundle has no profile"
+            if not classifier.problem.gives_one_label:
+                self.no_drift = f"it needs a model that gives one label, and this one is {classifier.problem.type}"
             if self.settings.drift_profile is not None:
                 raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}; build it again with --dev")
             log.info("drift is not watched", reason=self.no_drift)

@@ -25,6 +25,7 @@ from loadtest.scenarios import SCENARIOS
 from models.bundle import Bundle, embedded_bundle
 from models.classifier import Classifier
 from models.fake import FakeClassifier
+from models.problem import PROBLEM_TYPES, MultiLabel, OneLabel, Regression
 from server.api.open_inference import OUTPUTS
 from server.app import create_app, dialect_endpoints
 from server.observe.metrics import ROUTES
@@ -157,6 +158,11 @@ def test_every_output_of_the_open_inference_protocol_is_listed() -> None:
     assert [row[0].strip("`") for row in rows] == list(OUTPUTS)
 
 
+def test_every_problem_type_is_listed() -> None:
+    rows = table(page("problem-types.md"), "| problem type | scores | answer |")
+    assert [row[0].strip("`") for row in rows] == list(PROBLEM_TYPES)
+
+
 def test_every_error_code_is_listed_with_its_status() -> None:
     listed = {(status, code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page("api.md"), re.MULTILINE)}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
@@ -229,6 +235,18 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
             assert like(response.json(), json.loads(answer)), (path, body, response.text)
 
 
+async def test_every_answer_of_another_problem_type_is_as_its_page_shows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = re.findall(r"^\$ curl -s localhost:8000(/[\w/:]*) -d '(.*)'\n(.*)$", page("problem-types.md"), re.MULTILINE)
+    multi, one, regression = MultiLabel(("billing", "spam", "technical")), OneLabel(("toxic",)), Regression(("stars",))
+    for (path, body, answer), problem in zip(shown, (multi, multi, one, regression), strict=True):
+        async with running(Settings(drain_linger_ms=0), lambda problem=problem: FakeClassifier(problem=problem)) as application:  # type: ignore[misc]
+            response = await application.client.post(path, content=body)
+        assert response.json() | {"latency_ms": 0} == json.loads(answer) | {"latency_ms": 0}
+
+
 def test_the_stream_that_the_page_shows_is_answered_as_it_shows(tmp_path: Path) -> None:
     section = page("api.md").partition("\n## A stream of lines\n")[2]
     body, command, answer = re.findall(
@@ -244,10 +262,12 @@ def test_the_stream_that_the_page_shows_is_answered_as_it_shows(tmp_path: Path) 
 
 async def test_every_metric_is_listed_and_no_other_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    async with running(Settings(drain_linger_ms=0, prediction_log=tmp_path / "log.jsonl"), Profiled) as application:
-        await application.client.post("/classify", json={"text": "payment failed"})
-        await application.client.get("/drift")  # counts what was classified just now
-        text = (await application.client.get("/metrics")).text
+    text = ""
+    for model in (Profiled, lambda: FakeClassifier(problem=OneLabel(("toxic",)))):
+        async with running(Settings(drain_linger_ms=0, prediction_log=tmp_path / "log.jsonl"), model) as application:
+            await application.client.post("/classify", json={"text": "payment failed"})
+            await application.client.get("/drift")  # counts what was classified just now
+            text += (await application.client.get("/metrics")).text
     there = {
         f"{family.name}_total" if family.type == "counter" else f"{family.name}_info" if family.type == "info" else family.name
         for family in text_string_to_metric_families(text)

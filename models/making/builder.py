@@ -32,7 +32,7 @@ from models.bundle import (
     Golden,
     Manifest,
 )
-from models.classifier import Classifier, softmax
+from models.classifier import Classifier
 from models.hashing import sha256_of_file
 from models.making.calibrate import make_recipes
 from models.making.card import render_card
@@ -48,6 +48,7 @@ from models.making.metrics import Floats, Indices, expected_calibration_error
 from models.making.profile import ProfileTexts, make_profile, texts_of
 from models.making.tokens import NotCompared, compare_tokens
 from models.making.weights import weight_files
+from models.problem import softmax
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import BlankTextError, Encoding
 

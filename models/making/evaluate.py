@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.classifier import Classifier, softmax
+from models.classifier import Classifier
 from models.making.dataset import DatasetError, Example
 from models.making.metrics import (
     Floats,
@@ -20,6 +20,7 @@ from models.making.metrics import (
     macro_f1,
     negative_log_likelihood,
 )
+from models.problem import softmax
 from models.types import BlankTextError, Encoding
 
 LARGEST_BATCH = 32

@@ -19,12 +19,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.classifier import softmax
 from models.engines import PaddedEngine, open_session, packed_logits, padded
 from models.making.calibrate import make_recipes
 from models.making.encoder import Dense, Encoder, read_encoder
 from models.making.graph import Writer
 from models.making.tune import LONGEST
+from models.problem import softmax
 from models.types import Encoding
 
 Shape = Literal["minilm", "distilbert"]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from models.classifier import Classifier, softmax
+from models.classifier import Classifier
 from models.making.dataset import DatasetError, Example
 from models.making.evaluate import (
     Agreement,
@@ -22,6 +22,7 @@ from models.making.evaluate import (
     targets_of,
 )
 from models.making.metrics import Floats, Indices
+from models.problem import softmax
 
 # Given a title and a number of steps, begins a progress bar and returns what advances it by some of them.
 Watch: TypeAlias = Callable[[str, int], Callable[[int], None]]

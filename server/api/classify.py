@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from batching import Priority
+from models.problem import Answer, Problem, Sureness
 from models.types import Prediction
 from server.api.body import parse_json, validate
 from server.api.exchange import Exchange, answer_headers, classified
@@ -51,15 +52,16 @@ _FIELDS: Final = frozenset(Body.model_fields)
 
 
 class ClassifyAnswer(TypedDict):
-    """In the singular for `text`, in the plural for `texts`. `truncated` only if a text was cut, `stripped` only if one was HTML
-    that was stripped, `abstained` only if an answer is below `min_confidence`, a token and `review` only if `feedback` was asked
-    for. `latency_ms` in milliseconds.
+    """In the singular for `text`, in the plural for `texts`. A prediction is a label, of a multi-label model a list of labels and
+    one of confidences, else a number without confidence. `truncated` only if a text was cut, `stripped` only if one was HTML that
+    was stripped, `abstained` only if an answer is below `min_confidence`, a token and `review` only if `feedback` was asked for.
+    `latency_ms` in milliseconds.
     """
 
-    prediction: NotRequired[str]
-    confidence: NotRequired[float]
-    predictions: NotRequired[list[str]]
-    confidences: NotRequired[list[float]]
+    prediction: NotRequired[Answer]
+    confidence: NotRequired[float | list[float]]
+    predictions: NotRequired[list[str] | list[list[str]] | list[float]]
+    confidences: NotRequired[list[float] | list[list[float]]]
     scores: NotRequired[dict[str, float] | list[dict[str, float]]]
     truncated: NotRequired[Literal[True] | list[bool]]
     stripped: NotRequired[Literal[True] | list[bool]]
@@ -120,7 +122,7 @@ def classify_answer(
     request: ClassifyRequest,
     predictions: Sequence[Prediction],
     truncated: Sequence[bool],
-    labels: Sequence[str],
+    problem: Problem,
     identity: str,
     latency: float,
     tokens: Sequence[tuple[str, bool]] = (),
@@ -130,20 +132,22 @@ def classify_answer(
 
     Probabilities are rounded to 6 decimals, far below what INT8 can tell apart.
     """
-    confidences = [round(prediction.confidence, 6) for prediction in predictions]
-    answer: dict[str, Any] = (
-        {"prediction": predictions[0].label, "confidence": confidences[0]}
-        if request.single
-        else {"predictions": [prediction.label for prediction in predictions], "confidences": confidences}
-    )
+    answers: list[Answer] = [problem.answer(prediction) for prediction in predictions]
+    confidences: list[Sureness] = [problem.sureness(prediction) for prediction in predictions]
+    answer: dict[str, Any] = {"prediction": answers[0]} if request.single else {"predictions": answers}
+    if problem.gives_labels and request.single:
+        answer["confidence"] = confidences[0]
+    elif problem.gives_labels:
+        answer["confidences"] = confidences
     if request.scores:
         scores = [
-            {label: round(score, 6) for label, score in zip(labels, prediction.scores, strict=True)} for prediction in predictions
+            {label: round(score, 6) for label, score in zip(problem.labels, prediction.scores, strict=True)}
+            for prediction in predictions
         ]
         answer["scores"] = scores[0] if request.single else scores
     if request.min_confidence is not None:
         # By the rounded confidence, so that a client who compares for itself comes to the same.
-        abstained = [confidence < request.min_confidence for confidence in confidences]
+        abstained = [problem.abstains(confidence, request.min_confidence) for confidence in confidences]
         if any(abstained):
             answer["abstained"] = True if request.single else abstained
     if any(truncated):
@@ -157,6 +161,14 @@ def classify_answer(
     answer["latency_ms"] = round(latency * 1000, 3)
     answer["model"] = identity
     return answer
+
+
+def _check_asked(wanted: ClassifyRequest, problem: Problem) -> None:
+    """Raise `RequestError` for what a model of this problem type cannot give: it would seem to be there."""
+    if wanted.feedback and not problem.gives_one_label:
+        raise RequestError(422, "invalid_field", f"feedback: needs a model that gives one label, and this one is {problem.type}")
+    if wanted.min_confidence is not None and not problem.gives_labels:
+        raise RequestError(422, "invalid_field", "min_confidence: this model gives a number, which has no confidence")
 
 
 class Classify:
@@ -186,11 +198,13 @@ class Classify:
                 raise
             await other.answer(request, content, options, started, send)
             return
+        if wanted.feedback or wanted.min_confidence is not None:
+            _check_asked(wanted, classifier.problem)
         answer = await classified(self._service, request, wanted, started)
         tokens = self._tokens(request_id_of(scope), answer.predictions) if wanted.feedback else ()
         latency = perf_counter() - started
         cut, stripped = answer.truncated, answer.stripped
-        body = classify_answer(wanted, answer.predictions, cut, classifier.labels, classifier.identity, latency, tokens, stripped)
+        body = classify_answer(wanted, answer.predictions, cut, classifier.problem, classifier.identity, latency, tokens, stripped)
         await send_json(scope, send, body, answer_headers(self._service, answer, latency))
 
     def _tokens(self, request_id: str, predictions: Sequence[Prediction]) -> list[tuple[str, bool]]:

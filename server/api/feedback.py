@@ -73,9 +73,15 @@ class FeedbackRoute:
         self._service = service
 
     async def take(self, request: Request) -> Response:
-        """Count feedback. Raises `RequestError` for a label that the model does not have, and then nothing is counted."""
+        """Count feedback. Raises `RequestError` for a label that the model does not have, and then nothing is counted; and for a
+        model that does not give one label, which could be right or wrong.
+        """
         settings = self._service.settings
-        self._service.readiness.check()
+        problem = self._service.classifier.problem
+        if not problem.gives_one_label:
+            raise RequestError(
+                422, "invalid_field", f"the body: feedback needs a model that gives one label; this one is {problem.type}"
+            )
         raw = parse_json(await read_body(request, settings.max_body_bytes, settings.body_timeout_ms / 1000))
         several = isinstance(raw, dict) and "items" in raw
         given = validate(FeedbackItems, raw).items if several else [validate(FeedbackItem, raw)]

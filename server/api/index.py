@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Final, Literal
+from typing import Final, Literal, NotRequired
 
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from models.problem import ProblemType
 from server.api.operation import Operation
 from server.http.rendering import render_json
 from server.service import Service
@@ -25,6 +26,8 @@ class IndexAnswer(TypedDict):
     status: Literal["starting", "ready", "stalled", "failed", "leaving", "draining"]
     model: str | None
     labels: list[str]
+    problem_type: ProblemType | None
+    thresholds: NotRequired[list[float]]
     links: dict[str, str]
 
 
@@ -48,6 +51,8 @@ class Index:
                 "status": service.phase().value,
                 "model": None if model is None else model.identity,
                 "labels": [] if model is None else list(model.labels),
+                "problem_type": None if model is None else model.problem.type,
+                **({"thresholds": list(model.problem.thresholds)} if model is not None and model.problem.thresholds else {}),
                 "links": LINKS,
             }
         )

@@ -20,7 +20,7 @@ from server.api.naming import check_model
 from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
 from server.api.options import BodyOptions
 from server.api.pipeline import Parameters, error_body
-from server.api.scores import Score, ranked, values
+from server.api.scores import Score, chosen, ranked, values
 from server.http.rendering import render_json
 from server.service import Classification, Service
 
@@ -57,7 +57,7 @@ class KServeBody(BodyOptions):
 
 
 class KServePrediction(TypedDict):
-    """The most probable label; `truncated` only if the text was cut."""
+    """The label and its probability; of a model that gives numbers, the number. `truncated` only if the text was cut."""
 
     label: str
     score: float
@@ -65,7 +65,7 @@ class KServePrediction(TypedDict):
 
 
 class KServeAnswer(TypedDict):
-    """For each instance, in their order; a list for each where `top_k` asks for one."""
+    """For each instance, in their order; a list for each where `top_k` asks for one, and of a multi-label model."""
 
     predictions: list[KServePrediction | list[Score]]
 
@@ -88,17 +88,20 @@ OPERATION: Final = Operation(
 
 
 def parse(call: Call) -> Job:
-    """For each instance the most probable label, or the `top_k` ones if the parameters say how many."""
+    """For each instance what is answered, or the `top_k` most probable labels if the parameters say how many."""
     if "model" in call.path:
         check_model(call.classifier, call.path["model"], call.path.get("version"))
     body = validate(KServeBody, parse_json(call.content))
-    parameters, labels = body.parameters or Parameters(), call.classifier.labels
+    parameters, problem = body.parameters or Parameters(), call.classifier.problem
 
     def predicted(prediction: Prediction, *, cut: bool) -> KServePrediction | list[Score]:
-        numbers = values(prediction, parameters.function)
+        numbers = values(prediction, parameters.function(problem))
         if parameters.top_k is not None:
-            return ranked(labels, numbers, parameters.top_k)
-        best = ranked(labels, numbers, 1)[0]
+            return ranked(problem.labels, numbers, parameters.top_k)
+        answered = chosen(problem, prediction, numbers)
+        if problem.gives_several_labels:
+            return answered
+        best = answered[0]
         found = KServePrediction(label=best["label"], score=best["score"])
         if cut:
             found["truncated"] = True

@@ -5,10 +5,11 @@ One input, BYTES of shape [n] or [n, 1], whatever its name. Outputs, of which a 
 | name | datatype | shape | is |
 | --- | --- | --- | --- |
 | `label` | BYTES | [n] | the most probable label |
-| `score` | FP32 | [n] | its calibrated probability |
+| `score` | FP32 | [n] | its calibrated probability; of a regression model, the number |
 | `probabilities` | FP32 | [n, labels] | those of all labels |
 | `truncated` | BOOL | [n] | true where the text was cut |
 | `logits` | FP32 | [n, labels] | only if it is chosen |
+| `predicted` | BOOL | [n, labels] | only if it is chosen: whether the label is predicted |
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib import metadata
 from itertools import chain
 from typing import Annotated, Any, Final, Literal, NotRequired
 
+import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -26,13 +28,14 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from batching import Priority
+from models.problem import DECIMALS, Problem, ProblemType
 from models.types import TextClassifier
 from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page
 from server.api.naming import check_model, name_and_version
 from server.api.operation import BINARY, CLASSIFY_ERRORS, JSON, Operation, TextError
 from server.api.options import Options
-from server.api.scores import DECIMALS, Function, values
+from server.api.scores import Function, values
 from server.api.tensors import HEADER, TensorError, join_strings, pack_booleans, pack_floats, split_strings
 from server.http.content import compress
 from server.http.errors import RequestError
@@ -70,33 +73,40 @@ class Tensor:
         return pack_booleans(self.elements) if self.datatype == "BOOL" else pack_floats(self.elements)
 
 
-def _labels(answer: Classification, _: int) -> Tensor:
+def _labels(answer: Classification, _: Problem) -> Tensor:
     return Tensor("BYTES", [len(answer.predictions)], [prediction.label for prediction in answer.predictions])
 
 
-def _scores(answer: Classification, _: int) -> Tensor:
+def _scores(answer: Classification, _: Problem) -> Tensor:
     return Tensor("FP32", [len(answer.predictions)], [round(prediction.confidence, DECIMALS) for prediction in answer.predictions])
 
 
-def _truncated(answer: Classification, _: int) -> Tensor:
+def _truncated(answer: Classification, _: Problem) -> Tensor:
     return Tensor("BOOL", [len(answer.truncated)], answer.truncated)
 
 
-def _rows(function: Function) -> Callable[[Classification, int], Tensor]:
-    def tensor(answer: Classification, labels: int) -> Tensor:
-        rows = [values(prediction, function) for prediction in answer.predictions]
-        return Tensor("FP32", [len(rows), labels], list(chain.from_iterable(rows)))
+def _rows(function: Callable[[Problem], Function]) -> Callable[[Classification, Problem], Tensor]:
+    def tensor(answer: Classification, problem: Problem) -> Tensor:
+        applied = function(problem)
+        rows = [values(prediction, applied) for prediction in answer.predictions]
+        return Tensor("FP32", [len(rows), len(problem.labels)], list(chain.from_iterable(rows)))
 
     return tensor
 
 
-_ROWS: Final = {"probabilities": Function.SOFTMAX, "logits": Function.NONE}
-OUTPUTS: Final[dict[str, Callable[[Classification, int], Tensor]]] = {
+def _predicted(answer: Classification, problem: Problem) -> Tensor:
+    scores = np.array([prediction.scores for prediction in answer.predictions])
+    return Tensor("BOOL", list(scores.shape), problem.predicted(scores).ravel().tolist())
+
+
+_RANKED: Final = ("probabilities", "logits")
+OUTPUTS: Final[dict[str, Callable[[Classification, Problem], Tensor]]] = {
     "label": _labels,
     "score": _scores,
-    "probabilities": _rows(Function.SOFTMAX),
+    "probabilities": _rows(Function.of_probability),
     "truncated": _truncated,
-    "logits": _rows(Function.NONE),
+    "logits": _rows(lambda _: Function.NONE),
+    "predicted": _predicted,
 }
 # What a request gets that chooses nothing.
 _USUAL: Final = ("label", "score", "probabilities", "truncated")
@@ -200,6 +210,8 @@ class ModelParameters(TypedDict):
 
     labels: list[str]
     max_length: int
+    problem_type: ProblemType
+    thresholds: NotRequired[list[float]]
 
 
 class ModelMetadata(TypedDict):
@@ -285,7 +297,7 @@ def parse(call: Call) -> Job:
     def render(answer: Classification, _: float) -> Content:
         name, version = name_and_version(classifier)
         parts: list[bytes] = []
-        outputs = [_said(output, answer, classifier.labels, parts, binary=parameters.binary_data_output) for output in chosen]
+        outputs = [_said(output, answer, classifier.problem, parts, binary=parameters.binary_data_output) for output in chosen]
         identifier = body.id or call.request_id
         head = orjson.dumps(InferAnswer(model_name=name, model_version=version, id=identifier, outputs=outputs))
         headers = {HEADER: str(len(head))} if parts else {}
@@ -362,18 +374,16 @@ def _check_output(output: InferOutput, classifier: TextClassifier) -> None:
     if output.name not in OUTPUTS:
         message = f"outputs: there is no {output.name[:100]!r}; {classifier.identity} has {', '.join(OUTPUTS)}"
         raise RequestError(422, "invalid_field", message)
-    if output.parameters and output.parameters.classification and output.name not in _ROWS:
-        raise RequestError(422, "invalid_field", f"outputs: classification needs one of {', '.join(_ROWS)}, not {output.name}")
+    if output.parameters and output.parameters.classification and output.name not in _RANKED:
+        raise RequestError(422, "invalid_field", f"outputs: classification needs one of {', '.join(_RANKED)}, not {output.name}")
 
 
-def _said(
-    output: InferOutput, answer: Classification, labels: Sequence[str], parts: list[bytes], *, binary: bool
-) -> InferredTensor:
+def _said(output: InferOutput, answer: Classification, problem: Problem, parts: list[bytes], *, binary: bool) -> InferredTensor:
     """The output for the JSON part; if it is to be binary, its bytes are appended to `parts`."""
     parameters = output.parameters or OutputParameters()
-    tensor = OUTPUTS[output.name](answer, len(labels))
+    tensor = OUTPUTS[output.name](answer, problem)
     if parameters.classification:
-        tensor = _classes(tensor, labels, parameters.classification)
+        tensor = _classes(tensor, problem.labels, parameters.classification)
     said = InferredTensor(name=output.name, datatype=tensor.datatype, shape=tensor.shape)
     if (parameters.binary_data is None and not binary) or parameters.binary_data is False:
         said["data"] = list(tensor.elements)
@@ -449,9 +459,12 @@ def endpoints(service: Service) -> list[Endpoint]:
 
 def _described(classifier: TextClassifier) -> ModelMetadata:
     name, version = name_and_version(classifier)
-    labels = len(classifier.labels)
-    shapes = {"probabilities": [-1, labels], "logits": [-1, labels]}
-    datatypes = {"label": "BYTES", "truncated": "BOOL"}
+    problem = classifier.problem
+    shapes = {output: [-1, len(problem.labels)] for output in ("probabilities", "logits", "predicted")}
+    datatypes = {"label": "BYTES", "truncated": "BOOL", "predicted": "BOOL"}
+    parameters = ModelParameters(labels=list(problem.labels), max_length=classifier.max_length, problem_type=problem.type)
+    if problem.thresholds:
+        parameters["thresholds"] = list(problem.thresholds)
     outputs = [
         TensorMetadata(name=output, datatype=datatypes.get(output, "FP32"), shape=shapes.get(output, [-1])) for output in OUTPUTS
     ]
@@ -461,5 +474,5 @@ def _described(classifier: TextClassifier) -> ModelMetadata:
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
         "outputs": outputs,
-        "parameters": {"labels": list(classifier.labels), "max_length": classifier.max_length},
+        "parameters": parameters,
     }

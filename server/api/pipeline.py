@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.problem import Problem
 from server.api.body import Texts, parse_json, validate
 from server.api.exchange import Call, Content, Job, json_content
 from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
@@ -23,10 +24,9 @@ class Parameters(BaseModel):
     top_k: Annotated[int, Field(ge=1)] | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
-    @property
-    def function(self) -> Function:
-        """What is applied to the logits; softmax unless something else was asked for."""
-        return Function(self.function_to_apply or "softmax")
+    def function(self, problem: Problem) -> Function:
+        """What is applied to the logits; what the problem type applies unless something else was asked for."""
+        return Function.of(self.function_to_apply, problem)
 
 
 class PipelineBody(BodyOptions):
@@ -56,7 +56,7 @@ def parse_pipeline(call: Call) -> Job:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
 
     def render(answer: Classification, _: float) -> Content:
-        function, top = parameters.function, parameters.top_k
+        function, top = parameters.function(call.classifier.problem), parameters.top_k
         return json_content([ranked(labels, values(prediction, function), top) for prediction in answer.predictions])
 
     return Job(call.request(texts, "inputs", body.options(), single=single), render)

@@ -8,7 +8,7 @@ from server.api.body import parse_json, validate
 from server.api.exchange import Call, Content, Dialect, Exchange, Job, json_content
 from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import BodyOptions
-from server.api.scores import Score, scores, values
+from server.api.scores import Function, Score, scores, values
 from server.http.errors import native_error_body
 from server.service import Classification, Service
 
@@ -34,12 +34,12 @@ OPERATION: Final = Operation(
 
 
 def parse(call: Call) -> Job:
-    """Every label exactly once, with its probability; they sum to 1."""
+    """Every label exactly once, with its probability; they sum to 1 unless it is a multi-label model."""
     body = validate(RouterBody, parse_json(call.content))
-    labels = call.classifier.labels
+    labels, function = call.classifier.labels, Function.of_probability(call.classifier.problem)
 
     def render(answer: Classification, _: float) -> Content:
-        return json_content(scores(labels, values(answer.predictions[0])))
+        return json_content(scores(labels, values(answer.predictions[0], function)))
 
     return Job(call.request([body.inputs], "inputs", body.options(), single=True), render)
 

@@ -33,6 +33,7 @@ from typing_extensions import TypedDict
 
 from batching import BatcherClosed, BatcherStalled, Priority, QueueFull
 from models.json_text import loads_lenient
+from models.problem import Answer
 from server.api.body import validate
 from server.api.operation import CLASSIFY_ERRORS, NDJSON, Operation
 from server.api.options import Options, parse_options
@@ -87,8 +88,8 @@ class StreamAnswer(TypedDict):
     """A line of the answer: `prediction` or `error`, and the fields of its line but for `text`; or `stopped`, which is the last."""
 
     line: NotRequired[int]
-    prediction: NotRequired[str]
-    confidence: NotRequired[float]
+    prediction: NotRequired[Answer]
+    confidence: NotRequired[float | list[float]]
     truncated: NotRequired[bool]
     stripped: NotRequired[bool]
     error: NotRequired[LineError]
@@ -175,6 +176,7 @@ class _Run:
         coding: str,
     ) -> None:
         self._service = service
+        self._problem = service.classifier.problem
         self._translate = translate
         self._request = request
         self._send = send
@@ -346,7 +348,9 @@ class _Run:
                 assert line.request is not None
                 self._service.note(line.request, found, self._request_id, line.number - 1)
                 (prediction,) = found.predictions
-                answer = {"prediction": prediction.label, "confidence": round(prediction.confidence, 6)}
+                answer = {"prediction": self._problem.answer(prediction)}
+                if (confidence := self._problem.sureness(prediction)) is not None:
+                    answer["confidence"] = confidence
                 if found.truncated[0]:
                     answer["truncated"] = True
                 if found.stripped[0]:

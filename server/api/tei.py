@@ -89,10 +89,11 @@ class TeiBody(BodyOptions):
 
 
 def parse(call: Call) -> Job:
-    """All labels, the most probable first; logits with `raw_scores`."""
+    """All labels, the most probable first; logits with `raw_scores`. Of a model of one label, its sigmoid, as TEI has it."""
     body = validate(TeiBody, parse_json(call.content))
     texts, single = body.texts()
-    labels, function = call.classifier.labels, Function.NONE if body.raw_scores else Function.SOFTMAX
+    classifier = call.classifier
+    labels, function = classifier.labels, Function.NONE if body.raw_scores else Function.of_probability(classifier.problem)
     characters = sum(map(len, texts))
     keep = None if body.truncation_direction is None else End.END if body.truncation_direction in {"Left", "left"} else End.START
     request = call.request(texts, "inputs", body.options(), single=single, keep=keep, must_fit=body.truncate is False)

@@ -146,7 +146,7 @@ def parse(call: Call) -> Job:
         raise RequestError(422, "invalid_field", message)
     if body.add_special_tokens is False:
         raise RequestError(422, "invalid_field", "add_special_tokens: the model was trained with special tokens; leave them in")
-    function = Function.NONE if body.use_activation is False else Function.SOFTMAX
+    function = Function.NONE if body.use_activation is False else Function.OWN
     single = isinstance(body.input, str)
     texts = [body.input] if isinstance(body.input, str) else body.input
     keep = None if body.truncation_side is None else _ENDS[body.truncation_side]

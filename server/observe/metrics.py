@@ -29,6 +29,7 @@ from server.observe.drift import DriftCounts
 from server.observe.feedback import Feedback
 from server.observe.lengths import LengthStatistics
 from server.observe.prediction_log import LogCounts
+from server.observe.values import ValueSnapshot
 
 K = TypeVar("K", bound=str)
 
@@ -106,7 +107,7 @@ class ModelState:
     queue_max_texts: int
     queue_max_tokens: int
     batcher: BatcherStatistics
-    confidence: Snapshot
+    answers: Snapshot | ValueSnapshot
     lengths: LengthStatistics
     drift: DriftCounts | None
     feedback: Feedback
@@ -239,7 +240,7 @@ class _ServiceCollector(_Collector):
         yield _gauge("queue_max_texts", "Bound on waiting texts of each class", model.queue_max_texts)
         yield _gauge("queue_max_tokens", "Bound on waiting tokens of each class", model.queue_max_tokens)
         yield from _of_batcher(model.batcher)
-        yield from _of_confidence(model.confidence)
+        yield from _of_values(model.answers) if isinstance(model.answers, ValueSnapshot) else _of_confidence(model.answers)
         yield from _of_lengths(model.lengths)
         yield _counters("golden_checks", "Golden texts checked since the start", "outcome", model.goldens)
         yield from _of_feedback(model.feedback)
@@ -343,10 +344,11 @@ def _of_prediction_log(counts: LogCounts) -> Iterator[Metric]:
 
 def _of_confidence(snapshot: Snapshot) -> Iterator[Metric]:
     totals = snapshot.totals
-    yield _counters("predictions", "Answered texts by label, those from the cache included", "label", totals.labels)
+    yield _counters("predictions", "Predicted labels, those of answers from the cache included", "label", totals.labels)
     confidence = Histogram(BOUNDS)
     confidence.counts[:-1], confidence.total = totals.histogram, totals.confidence_sum
     yield _histogram("confidence", "Confidence of answers", confidence)
+    yield _counter("unlabelled_texts", "Answered texts for which no label was predicted", totals.unlabelled)
     yield _counter("low_confidence_texts", "Answers below LOW_CONFIDENCE", totals.low)
     # A window without texts has no mean, and so no sample.
     windows = snapshot.windows.items()
@@ -354,6 +356,17 @@ def _of_confidence(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauges("confidence_mean", "Mean confidence in the last minute, hour, day", "window", means)
     shares = {name: window.low_share for name, window in windows if window.low_share is not None}
     yield _gauges("low_confidence_share", "Share of answers below LOW_CONFIDENCE in a window", "window", shares)
+
+
+def _of_values(snapshot: ValueSnapshot) -> Iterator[Metric]:
+    values = Histogram(snapshot.bounds)
+    values.counts[:], values.total = snapshot.histogram, snapshot.total
+    yield _histogram("value", "Numbers that were answered, those from the cache included", values)
+    windows = snapshot.windows.items()
+    means = {name: window.mean for name, window in windows if window.mean is not None}
+    yield _gauges("value_mean", "Mean of the numbers in the last minute, hour, day", "window", means)
+    deviations = {name: window.deviation for name, window in windows if window.deviation is not None}
+    yield _gauges("value_standard_deviation", "Their standard deviation in a window", "window", deviations)
 
 
 def _of_lengths(lengths: LengthStatistics) -> Iterator[Metric]:

@@ -44,6 +44,7 @@ from typing import Final, NamedTuple
 import orjson
 import structlog
 
+from models.problem import SingleLabel
 from models.types import Prediction
 from server.observe.drift import Seen
 
@@ -95,6 +96,8 @@ class _Format:
     def __init__(self, *, include_text: bool, secret: str) -> None:
         self._include_text = include_text
         self._key = hashlib.blake2b(secret.encode()).digest() if secret else secrets.token_bytes(64)
+        # By field, what was answered; the model says so, which is not there yet.
+        self.answer_of: Callable[[Prediction], Mapping[str, object]] = SingleLabel(()).record
 
     def line(self, record: _Record, drift: str | None) -> bytes:
         """The line with its end. Raises `ValueError` or `TypeError` for a text that is not Unicode."""
@@ -102,8 +105,7 @@ class _Format:
         content: dict[str, object] = {
             "time": when.removesuffix("+00:00") + "Z",
             "request_id": record.request_id,
-            "label": record.prediction.label,
-            "confidence": round(record.prediction.confidence, 6),
+            **self.answer_of(record.prediction),
             "tokens": record.tokens,
             "truncated": record.truncated,
             "text_hash": hashlib.blake2b(record.text.encode(), key=self._key, digest_size=16).hexdigest(),
@@ -322,12 +324,17 @@ class PredictionLog:
         self._is_closed = False
         self._said_full = 0
         self._episode = _Episode(clock)
-        self._writer = _Writer(file, _Format(include_text=include_text, secret=secret), min(CHUNK_BYTES, max_bytes), clock)
+        self._format = _Format(include_text=include_text, secret=secret)
+        self._writer = _Writer(file, self._format, min(CHUNK_BYTES, max_bytes), clock)
         self._writer.start()
 
     def code_with(self, codes: Callable[[Sequence[Seen]], Sequence[str]]) -> None:
         """How the bins are found that drift detection counts of texts; `codes` is called in the log's own thread."""
         self._writer.codes = codes
+
+    def answer_with(self, answer_of: Callable[[Prediction], Mapping[str, object]]) -> None:
+        """What a line has of the answer, by field: a label and its confidence unless this says otherwise."""
+        self._format.answer_of = answer_of
 
     def record(
         self,

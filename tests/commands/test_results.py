@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from commands.results import Format, writer
 from models.bulk import Classified
 from models.tables import BadRow, Row
-from models.types import Prediction
 
+ANSWER = {"label": "a", "confidence": 0.75}
 letters = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('\r\n,;"\t\0\x0b\x0c\x1c\x85\u2028\u2029'))
 
 
@@ -22,7 +22,7 @@ def written(output_format: Format, *texts: str) -> str:
     stream = io.StringIO(newline="")
     write = writer(output_format, stream, ("a", "b"), with_text=True)
     for number, text in enumerate(texts, start=1):
-        write(Classified(Row("f", number, text), Prediction("a", 0.75, (0.75, 0.25), (1.1, 0.0)), truncated=False, stripped=False))
+        write(Classified(Row("f", number, text), ANSWER, (0.75, 0.25), truncated=False, stripped=False))
     write(BadRow("f\r", 9, "a\rb"))
     return stream.getvalue()
 

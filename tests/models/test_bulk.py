@@ -22,7 +22,7 @@ def test_results_come_in_order_and_bad_rows_keep_their_places() -> None:
         else:
             assert isinstance(result, Classified)
             assert result.row.line == line
-            assert result.prediction.label == ("billing" if line % 2 else "general")
+            assert result.answer["label"] == ("billing" if line % 2 else "general")
 
 
 def test_a_text_without_tokens_becomes_a_bad_row() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.bundle import MANIFEST, MODEL, PROFILE, TOKENIZER, Bundle, BundleError, embedded_bundle
@@ -60,6 +61,24 @@ def test_a_bundle_of_format_2_has_no_profile(bundle_copy: Path) -> None:
     Classifier.open(bundle_copy).self_check()
 
 
+def test_a_multi_label_bundle_gives_the_sigmoid_of_its_logits_by_thresholds(bundle_copy: Path) -> None:
+    before, thresholds = Classifier.open(bundle_copy), [0.01, 0.5, 0.999]
+    edit(
+        bundle_copy,
+        lambda m: m.update(format_version=4, problem_type="multi-label", thresholds=thresholds, temperature=2.0),
+    )
+    classifier = Classifier.open(bundle_copy)
+    classifier.self_check()
+    assert classifier.fingerprint != before.fingerprint
+    (prediction,) = classifier.predict([classifier.encode("payment failed")])
+    expected = 1 / (1 + np.exp(-np.array(prediction.logits) / 2))
+    assert prediction.logits == before.predict([before.encode("payment failed")])[0].logits
+    assert prediction.scores == pytest.approx(expected.tolist(), abs=1e-12)
+    assert classifier.problem.answer(prediction) == [
+        label for label, p, t in zip(before.labels, expected, thresholds, strict=True) if p >= t
+    ]
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere: no such folder"):
         Bundle.open(tmp_path / "nowhere")
@@ -68,7 +87,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m.update(format_version=1), "reads bundles of formats 2 and 3 only; build the bundle again"),
+        (lambda m: m.update(format_version=1), "reads bundles of formats 2, 3 and 4 only; build the bundle again"),
         (lambda m: m.update(engine="pickled"), "engine"),
         (lambda m: m.update(labels=["one", "one", "two"]), "a label occurs twice"),
         (lambda m: m.update(labels=["one"]), "labels"),
@@ -82,6 +101,12 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         (lambda m: m["files"].pop(TOKENIZER), "must list"),
         (lambda m: m["files"].update({"../../etc/passwd": m["files"][MODEL]}), "must list"),
         (lambda m: m["files"][MODEL].update(bytes=1 << 40), "bytes"),
+        (lambda m: m.update(problem_type="multi-label"), "problem_type: a bundle of format 3 is single-label"),
+        (lambda m: m.update(format_version=4, problem_type="ranking"), "problem_type"),
+        (lambda m: m.update(format_version=4, problem_type="regression"), "labels: a regression model has one, not 3"),
+        (lambda m: m.update(format_version=4, thresholds=[0.5] * 3), "thresholds: a single-label model has none"),
+        (lambda m: m.update(format_version=4, problem_type="multi-label", thresholds=[0.5]), "thresholds: 1 for 3 labels"),
+        (lambda m: m.update(format_version=4, problem_type="multi-label", thresholds=[0.5, 1, 0.5]), "thresholds"),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_the_place(

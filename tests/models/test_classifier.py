@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle, BundleError, FileRecord, embedded_bundle
-from models.classifier import Classifier, SelfCheckFailed, softmax
+from models.classifier import Classifier, SelfCheckFailed
 from models.engines import PackedEngine
+from models.problem import softmax
 from models.types import Encoding
 
 ARTICLE = {

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from models.classifier import softmax
 from models.making.evaluate import agreement, fit_temperature, quality
 from models.making.metrics import accuracy, confusion_matrix, expected_calibration_error, macro_f1, negative_log_likelihood
+from models.problem import softmax
 
 TRUE = np.array([0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 1, 1, 1, 2, 0])

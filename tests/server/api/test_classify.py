@@ -15,6 +15,7 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from models.fake import FakeClassifier
+from models.problem import SingleLabel
 from models.types import BlankTextError, Encoding, End, Prediction
 from server.api.classify import classify_answer
 from server.request import ClassifyRequest
@@ -80,7 +81,7 @@ def test_a_list_says_of_each_text_whether_it_was_abstained_from() -> None:
         Prediction("billing", 0.6999996, (0.6999996, 0.3000004), (0.4, -0.4)),
         Prediction("general", 0.69999, (0.30001, 0.69999), (-0.4, 0.4)),
     ]
-    answer = classify_answer(request, predictions, [False, False], ["billing", "general"], "fake@1", 0.001)
+    answer = classify_answer(request, predictions, [False, False], SingleLabel(("billing", "general")), "fake@1", 0.001)
     assert answer["abstained"] == [False, True]  # by the confidences as the answer has them, to 6 decimals
     assert answer["confidences"] == [0.7, 0.69999]
 

@@ -32,6 +32,7 @@ async def test_it_names_the_server_its_version_and_model_and_every_link_leads_so
             "status": "ready",
             "model": FakeClassifier.identity,
             "labels": list(FakeClassifier.labels),
+            "problem_type": "single-label",
             "links": LINKS,
         }
         for link in LINKS.values():

@@ -175,7 +175,7 @@ def changed(**fields: object) -> dict[str, Any]:
         (
             body("a", outputs=[{"name": "classes"}]),
             422,
-            "outputs: there is no 'classes'; fake@1 has label, score, probabilities, truncated, logits",
+            "outputs: there is no 'classes'; fake@1 has label, score, probabilities, truncated, logits, predicted",
         ),
         (
             body("a", outputs=[{"name": "label", "parameters": {"classification": 1}}]),

@@ -390,8 +390,7 @@ async def test_every_answered_line_is_in_the_prediction_log_and_in_the_confidenc
     path = tmp_path / "log.jsonl"
     async with running(settings(prediction_log=path)) as app:
         await sent(app, line(1) + b"nonsense\n" + line(2), X_Request_Id="import-1")
-        assert app.service.confidence is not None
-        assert app.service.confidence.snapshot().totals.texts == 2
+        assert (await app.client.get("/confidence")).json()["since_start"]["texts"] == 2
     logged = [json.loads(found) for found in path.read_text(encoding="utf-8").splitlines()]
     assert [record["request_id"] for record in logged] == ["import-1", "import-1"]
 

@@ -11,11 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from server.observe.confidence import BOUNDS, BUCKETS, WINDOWS, Confidence, Window
+from models.problem import SingleLabel
+from models.types import Prediction
+from server.observe.confidence import BOUNDS, Confidence, Window
+from server.observe.windows import BUCKETS, WINDOWS
 
 LABELS = ("billing", "technical", "general")
 LOW = 0.6
 DAY = 86_400.0
+
+
+def said(label: str, confidence: float) -> Prediction:
+    return Prediction(label, confidence, (confidence,), (0.0,))
 
 
 class Clock:
@@ -69,7 +76,7 @@ def test_windows_are_what_their_definition_says_of_all_that_was_seen(
     steps: list[tuple[float, str, float, bool]], last_gap: float
 ) -> None:
     clock, seen = Clock(), Seen()
-    confidence = Confidence(LABELS, LOW, clock)
+    confidence = Confidence(SingleLabel(LABELS), LOW, clock)
 
     def check() -> None:
         snapshot = confidence.snapshot()
@@ -84,7 +91,7 @@ def test_windows_are_what_their_definition_says_of_all_that_was_seen(
 
     for gap, label, value, is_looked_at in steps:
         clock.now += gap
-        confidence.observe(label, value)
+        confidence.observe(said(label, value))
         seen.observe(clock.now, label, value)
         if is_looked_at:
             check()
@@ -94,10 +101,10 @@ def test_windows_are_what_their_definition_says_of_all_that_was_seen(
 
 @given(st.lists(confidences, max_size=60))
 def test_the_histogram_has_the_buckets_of_prometheus(values: list[float]) -> None:
-    confidence = Confidence(LABELS, LOW, Clock())
+    confidence = Confidence(SingleLabel(LABELS), LOW, Clock())
     theirs = Histogram("confidence", "", buckets=BOUNDS, registry=CollectorRegistry())
     for value in values:
-        confidence.observe("general", value)
+        confidence.observe(said("general", value))
         theirs.observe(value)
     (family,) = theirs.collect()
     up_to = [sample.value for sample in family.samples if sample.name == "confidence_bucket"]
@@ -107,28 +114,28 @@ def test_the_histogram_has_the_buckets_of_prometheus(values: list[float]) -> Non
 
 
 def test_bounds_are_inclusive_and_zero_and_one_are_inside() -> None:
-    confidence = Confidence(LABELS, LOW, Clock())
+    confidence = Confidence(SingleLabel(LABELS), LOW, Clock())
     for value in (0.0, 0.05, 0.0500004, 0.050001, 0.95, 0.950001, 1.0, 1.0000001):
-        confidence.observe("billing", value)
+        confidence.observe(said("billing", value))
     histogram = confidence.snapshot().totals.histogram
     assert (histogram[0], histogram[1], histogram[18], histogram[19]) == (3, 1, 1, 3)
     assert sum(histogram) == 8
 
 
 def test_a_confidence_is_low_by_the_number_that_the_client_saw() -> None:
-    confidence = Confidence(LABELS, 0.55, Clock())
+    confidence = Confidence(SingleLabel(LABELS), 0.55, Clock())
     for value in (0.549999, 0.5499994, 0.5499996, 0.55, 0.9):
-        confidence.observe("billing", value)
+        confidence.observe(said("billing", value))
     assert confidence.snapshot().totals.low == 2
     assert confidence.snapshot().windows["1m"].low_share == 0.4
 
 
 def test_sums_do_not_drift() -> None:
     clock = Clock()
-    confidence = Confidence(LABELS, LOW, clock)
+    confidence = Confidence(SingleLabel(LABELS), LOW, clock)
     for _ in range(30_000):
         clock.now += 0.01
-        confidence.observe("billing", 0.1)
+        confidence.observe(said("billing", 0.1))
     snapshot = confidence.snapshot()
     assert snapshot.totals.confidence_sum == 3000.0
     assert {window.mean for window in snapshot.windows.values()} == {0.1}
@@ -136,11 +143,11 @@ def test_sums_do_not_drift() -> None:
 
 def test_where_nothing_was_seen_there_is_no_mean_and_no_share() -> None:
     clock = Clock(1_000.0)
-    confidence = Confidence(LABELS, LOW, clock)
+    confidence = Confidence(SingleLabel(LABELS), LOW, clock)
     nothing = Window(0.0, 0, None, None, dict.fromkeys(LABELS))
     assert set(confidence.snapshot().windows) == {"1m", "1h", "24h"}
     assert all(window == nothing for window in confidence.snapshot().windows.values())
-    confidence.observe("billing", 0.9)
+    confidence.observe(said("billing", 0.9))
     clock.now += 61
     windows = confidence.snapshot().windows
     assert windows["1m"] == Window(59.0, 0, None, None, dict.fromkeys(LABELS))
@@ -149,26 +156,26 @@ def test_where_nothing_was_seen_there_is_no_mean_and_no_share() -> None:
 
 def test_a_clock_that_jumps_days_leaves_no_old_text_in_a_window() -> None:
     clock = Clock()
-    confidence = Confidence(LABELS, LOW, clock)
+    confidence = Confidence(SingleLabel(LABELS), LOW, clock)
     for day in range(1, 400):
         # The same bucket of every ring, again and again.
         clock.now = day * DAY
-        confidence.observe("technical", 0.5)
+        confidence.observe(said("technical", 0.5))
         assert {name: window.texts for name, window in confidence.snapshot().windows.items()} == {"1m": 1, "1h": 1, "24h": 1}
     assert confidence.snapshot().totals.labels == {"billing": 0, "technical": 399, "general": 0}
 
 
 def test_a_label_that_the_model_does_not_have_is_a_bug() -> None:
     with pytest.raises(KeyError):
-        Confidence(LABELS, LOW, Clock()).observe("spam", 0.5)
+        Confidence(SingleLabel(LABELS), LOW, Clock()).observe(said("spam", 0.5))
 
 
 def test_the_report_says_all_of_it_as_json() -> None:
     clock = Clock(5.0)
-    confidence = Confidence(("a", "b"), LOW, clock)
+    confidence = Confidence(SingleLabel(("a", "b")), LOW, clock)
     for label, value in (("a", 0.961885), ("a", 0.500001), ("b", 0.970295)):
         clock.now += 30.01
-        confidence.observe(label, value)
+        confidence.observe(said(label, value))
     report = orjson.loads(orjson.dumps(confidence.report("model@1")))
     histogram = report["since_start"].pop("histogram")
     assert histogram["up_to"] == list(BOUNDS)
