@@ -39,6 +39,8 @@ from server.api.operations import Operations
 from server.api.stream import Stream
 from server.errors import HANDLERS, answering_errors, translate
 from server.http.access import RequestContext
+from server.http.errors import ErrorBody
+from server.http.marks import ERROR_BODY
 from server.service import Service
 from server.settings import Settings
 
@@ -79,6 +81,13 @@ def others_on_classify(service: Service) -> Mapping[str, Exchange]:
     if vllm.NAME in served:
         found["input"] = found["messages"] = vllm.exchange(service, CLASSIFY)
     return found
+
+
+def error_bodies(service: Service) -> Mapping[str, ErrorBody]:
+    """What an error looks like on a path that begins so and is no route: as the clients who ask for such paths read it."""
+    served = service.settings.served_dialects()
+    known = (("/v2/", open_inference), ("/v1/models/", kserve))
+    return {start: module.DIALECT.error_body for start, module in known if module.NAME in served}
 
 
 def described_routes(endpoints: Sequence[Endpoint], others: Mapping[str, Exchange]) -> list[Described]:
@@ -140,7 +149,7 @@ def create_app(
     app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
     exchanges: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange)}
     by_path = {CLASSIFY: classify} | exchanges
-    direct = _DirectRoutes(app, {path: answering_errors(endpoint) for path, endpoint in by_path.items()})
+    direct = _DirectRoutes(app, {path: answering_errors(endpoint) for path, endpoint in by_path.items()}, error_bodies(service))
     context = RequestContext(direct, service.metrics.observe_request, translate(BatcherClosed()), access_log=settings.access_log)
     return context, service
 
@@ -149,12 +158,21 @@ class _DirectRoutes:
     """Hands POST requests for some paths straight to their endpoints, and all others to the application, which has these, too.
 
     Starlette's middlewares and router take a fifth of the event loop's time for a request, and come to the same here.
+    `error_bodies` are those of paths that begin so, unless a route has its own.
     """
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp], error_bodies: Mapping[str, ErrorBody]) -> None:
         self.app = app
         self._endpoints = endpoints
+        self._error_bodies = error_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        await ((self._endpoints.get(scope["path"]) if is_post else None) or self.app)(scope, receive, send)
+        if scope["type"] == "http":
+            path = scope["path"]
+            if scope["method"] == "POST" and (endpoint := self._endpoints.get(path)) is not None:
+                await endpoint(scope, receive, send)
+                return
+            for start, body in self._error_bodies.items():
+                if path.startswith(start):
+                    scope[ERROR_BODY] = body
+        await self.app(scope, receive, send)

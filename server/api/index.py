@@ -19,11 +19,12 @@ LINKS = {name: f"/{name}" for name in ("classify", "health", "ready", "metrics",
 
 
 class IndexAnswer(TypedDict):
-    """What is running here."""
+    """What is running here. `status` is always the same: it is where KServe's client of protocol v1 looks whether it is alive."""
 
     name: str
     version: str
-    status: Literal["starting", "ready", "stalled", "failed", "leaving", "draining"]
+    status: Literal["alive"]
+    state: Literal["starting", "ready", "stalled", "failed", "leaving", "draining"]
     model: str | None
     labels: list[str]
     problem_type: ProblemType | None
@@ -48,7 +49,8 @@ class Index:
             {
                 "name": NAME,
                 "version": self._version,
-                "status": service.phase().value,
+                "status": "alive",
+                "state": service.phase().value,
                 "model": None if model is None else model.identity,
                 "labels": [] if model is None else list(model.labels),
                 "problem_type": None if model is None else model.problem.type,

@@ -57,6 +57,7 @@ def test_tritonclient(ask: Callable[[str], Found]) -> None:
     assert found["unknown_model"] == ["404", "there is no model 'other' here, only 'supportbot@1.2.0'"]
     assert found["unknown_output"][0] == "422"
     assert found["unknown_output"][1].startswith("outputs: there is no 'classes'")
+    assert found["no_such_route"] == ["404", "Not Found"]
     assert found["late"] == ["504", "the request's timeout came before its answer"]
 
 
@@ -69,7 +70,7 @@ def test_kserve(ask: Callable[[str], Found]) -> None:
     assert second["unknown_model"][0] == 404
     assert second["unknown_model"][1].startswith("there is no model 'other' here")
     first = found["v1"]
-    assert first["model_ready"] is True
+    assert (first["live"], first["model_ready"]) == (True, True)
     assert [prediction["label"] for prediction in first["predictions"]] == ["billing", "technical"]
     assert first["wrong"][0] == 422
     assert first["wrong"][1].startswith("instances: must be a list")

@@ -54,6 +54,7 @@ async def second(url: str) -> dict[str, Any]:
 async def first(url: str) -> dict[str, Any]:
     client = InferenceRESTClient(RESTConfig(protocol="v1"))
     found = {
+        "live": await client.is_server_live(url),
         "model_ready": await client.is_model_ready(url, MODEL),
         "predictions": (await client.infer(url, {"instances": TEXTS}, model_name=MODEL))["predictions"],
     }

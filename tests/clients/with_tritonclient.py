@@ -62,6 +62,7 @@ def main(url: str) -> dict[str, Any]:
     faults: dict[str, Callable[[], object]] = {
         "unknown_model": lambda: client.infer("other", [tensor(TEXTS)]),
         "unknown_output": lambda: client.infer(MODEL, [tensor(TEXTS)], outputs=[http.InferRequestedOutput("classes")]),
+        "no_such_route": lambda: client.get_model_config(MODEL),
         "late": lambda: client.infer(MODEL, [tensor(TEXTS)], timeout=1),
     }
     for name, asking in faults.items():

@@ -200,6 +200,28 @@ async def test_what_clients_make_up_is_no_label_of_the_metrics(app: Application)
     assert 'route="/v2/models/{model}/infer"' in text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/models/fake/config", 404),
+        ("POST", "/v2/models/fake", 405),
+        ("POST", "/v2/repository/models/fake/load", 404),
+        ("POST", "/v1/models/fake:explain", 405),
+        ("GET", "/v1/models/fake/metadata", 404),
+    ],
+)
+async def test_what_is_no_route_is_an_error_that_the_clients_of_such_paths_can_read(
+    settings: SettingsMaker, method: str, path: str, status: int
+) -> None:
+    """tritonclient fails to show an error that is an object."""
+    async with running(settings()) as app:
+        response = await app.client.request(method, path)
+        assert response.status_code == status
+        assert response.json()["error"] in {"Not Found", "Method Not Allowed"}
+    async with running(settings(dialects="native")) as app:
+        assert (await app.client.request(method, path)).json()["error"]["code"] in {"not_found", "method_not_allowed"}
+
+
 async def test_a_request_in_two_dialects_at_once_is_ours_and_its_other_field_an_error(app: Application) -> None:
     response = await app.client.post("/classify", json={"text": "a", "inputs": "b"})
     assert response.status_code == 422

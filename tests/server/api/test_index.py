@@ -29,7 +29,8 @@ async def test_it_names_the_server_its_version_and_model_and_every_link_leads_so
         assert response.json() == {
             "name": "SupportBot",
             "version": metadata.version("supportbot"),
-            "status": "ready",
+            "status": "alive",
+            "state": "ready",
             "model": FakeClassifier.identity,
             "labels": list(FakeClassifier.labels),
             "problem_type": "single-label",
@@ -53,22 +54,22 @@ async def test_it_answers_before_there_is_a_model_and_when_it_cannot_be_used_and
     app, service = create_app(settings(), broken)
     async with service.running(), httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         starting = await client.get("/")
-        assert (starting.status_code, starting.json()["status"], starting.json()["model"]) == (200, "starting", None)
+        assert (starting.status_code, starting.json()["state"], starting.json()["model"]) == (200, "starting", None)
         loaded.set()
         await until(lambda: service.phase().value == "failed")
-        assert (await client.get("/")).json()["status"] == "failed"
+        assert (await client.get("/")).json()["state"] == "failed"
         await service.drain()
-        assert (await client.get("/")).json()["status"] == "draining"
+        assert (await client.get("/")).json()["state"] == "draining"
 
 
 async def test_it_says_when_a_pass_hangs(settings: SettingsMaker) -> None:
     gate = Gate()
     async with running(settings(pass_timeout_ms=50), lambda: FakeClassifier(gate)) as app:
         assert (await app.client.post("/classify", json={"text": "a"})).status_code == 504
-        assert (await app.client.get("/")).json()["status"] == "stalled"
+        assert (await app.client.get("/")).json()["state"] == "stalled"
         gate.opened.set()
         await until(app.service.is_ready)
-        assert (await app.client.get("/")).json()["status"] == "ready"
+        assert (await app.client.get("/")).json()["state"] == "ready"
 
 
 @pytest.mark.parametrize("dialects", ["native", "all"])
