@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from models.problem import Problem
 from server.api.body import Texts, parse_json, validate
@@ -16,13 +17,19 @@ from server.http.errors import RequestError
 from server.service import Classification
 
 
+def _refuse_labels(value: object) -> None:
+    if value is not None:
+        raise PydanticCustomError("candidate_labels", "zero-shot classification is not supported; the model has its own labels")
+
+
 class Parameters(BaseModel):
-    """How to say the scores."""
+    """How to say the scores. `candidate_labels` are zero-shot classification's, and refused: the model has labels of its own."""
 
     model_config = ConfigDict(strict=True)
 
     top_k: Annotated[int, Field(ge=1)] | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+    candidate_labels: Annotated[None, BeforeValidator(_refuse_labels)] = None
 
     def function(self, problem: Problem) -> Function:
         """What is applied to the logits; what the problem type applies unless something else was asked for."""

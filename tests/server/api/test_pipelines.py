@@ -61,6 +61,10 @@ async def test_parameters_say_how_many_scores_and_of_what(
             {"inputs": "a", "parameters": {"function_to_apply": "tanh"}},
             "parameters.function_to_apply: must be softmax, sigmoid or none",
         ),
+        (
+            {"inputs": "a", "parameters": {"candidate_labels": ["b"]}},
+            "parameters.candidate_labels: zero-shot classification is not supported; the model has its own labels",
+        ),
         ({"inputs": "a", "parameters": 5}, "parameters: must be a JSON object"),
         ({"inputs": "a", "timeout_ms": 0}, "timeout_ms: must be over 0"),
         ({"inputs": "a", "priority": "high"}, "priority: must be interactive or bulk"),
