@@ -30,11 +30,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Generic, Self, TypeVar
 
-from batching.callers import Caller, Entry, Outcome, Register
+from batching.callers import Caller, Entry, OnOutcome, Outcome, Register
+from batching.deadlines import Deadlines
 from batching.errors import BatcherClosed, BatcherStalled, BatchingError, DeadlineExceeded, DeadlineUnmeetable, QueueFull
 from batching.policy import BatchPolicy, Priority
 from batching.queue import BatchQueue, Divide, FlushReason, undivided
@@ -106,6 +107,7 @@ class Batcher(Generic[T, R]):
         self._queue = BatchQueue[Entry[T, R]](self.policy, divide)
         self._workers = Workers(process, self.policy, self._register, self._now, self._on_free, on_pass)
         self._reserved: Counter[Priority] = Counter()
+        self._deadlines = Deadlines(self._now, self._expire)
         self._timer: asyncio.TimerHandle | None = None
         self._dispatch_scheduled = False
         self._drain_deadline: float | None = None
@@ -168,14 +170,35 @@ class Batcher(Generic[T, R]):
 
         Raises what `reserve` raises, `DeadlineExceeded`, or `PassFailed` when the pass with this item failed.
         """
-        deadline = self._take_places(1, priority, timeout)
-        try:
-            waiting = self._outcomes(self._admit([item], priority, deadline), deadline)
-        except BaseException:
-            self._release(1, priority)
-            raise
-        (outcome,) = await waiting
+        with self.reserve(priority=priority, timeout=timeout) as place:
+            (outcome,) = await place.submit([item])
         return outcome
+
+    def check(self, *, priority: Priority = Priority.INTERACTIVE, timeout: float | None = None) -> float:
+        """The deadline of one item that comes now, by the batcher's clock; raises what `reserve` raises.
+
+        Nothing is reserved: make the item and `post` it before anything is awaited.
+        """
+        deadline, _ = self._check(1, priority, timeout)
+        return deadline
+
+    def post(
+        self, item: T, on_outcome: OnOutcome[R], *, priority: Priority = Priority.INTERACTIVE, deadline: float = math.inf
+    ) -> Caller[T, R]:
+        """Queue one item, after `check`. `on_outcome` is told its outcome or its error, once, unless `leave` comes first.
+
+        For callers with much to do and no need of a task: `submit` does the same for those who wait. Raises what
+        `Reservation.submit` raises when an item cannot be queued.
+        """
+        self._peak_queued = max(self._peak_queued, self._check_open(1, priority))
+        (caller,) = self._admit([item], on_outcome, priority, deadline)
+        if deadline < math.inf:
+            self._deadlines.add(deadline, (caller,))
+        return caller
+
+    def leave(self, caller: Caller[T, R]) -> None:
+        """The caller of a posted item waits no longer: it is told nothing more, and its item is dropped if nobody else waits."""
+        self._leave((caller,))
 
     async def room(self, cost: int = 1, *, priority: Priority = Priority.INTERACTIVE) -> None:
         """Wait until one more item of this cost would not meet `QueueFull`; for callers who would rather wait than be refused.
@@ -236,6 +259,7 @@ class Batcher(Generic[T, R]):
             self._register.fail(self._queue.clear(), BatcherClosed)
             # A pass that hangs cannot always be stopped; its callers are answered now, and its late result is ignored.
             self._workers.close()
+            self._deadlines.close()
         await self._workers.wait_closed()
         return is_drained
 
@@ -282,8 +306,26 @@ class Batcher(Generic[T, R]):
 
     def _take_places(self, places: int, priority: Priority, timeout: float | None) -> float:
         """Reserve, or raise what `reserve` raises; returns the deadline."""
+        deadline, taken = self._check(places, priority, timeout)
+        self._reserved[priority] += places
+        self._peak_queued = max(self._peak_queued, taken)
+        return deadline
+
+    def _check(self, places: int, priority: Priority, timeout: float | None) -> tuple[float, int]:
+        """The deadline, and how many places of the class will be taken with these; raises what `reserve` raises."""
         if not 1 <= places <= self.policy.max_queued:
             raise ValueError(f"places must be 1 to {self.policy.max_queued}, not {places}")
+        taken = self._check_open(places, priority)
+        self._check_room(places, places, priority)
+        deadline = math.inf
+        if timeout is not None:
+            now = self._clock()
+            deadline = now + timeout
+            self._check_deadline([], places, deadline, priority, now)
+        return deadline, taken
+
+    def _check_open(self, places: int, priority: Priority) -> int:
+        """How many places of the class will be taken with these; raises when they are not to be had."""
         if self._loop is None or self._queue.draining:
             raise BatcherClosed
         if self._workers.is_stalled:
@@ -291,15 +333,7 @@ class Batcher(Generic[T, R]):
         taken = self._reserved[priority] + self._queue.count(priority) + places
         if taken > self.policy.max_queued:
             raise self._queue_full(places, priority)
-        self._check_room(places, places, priority)
-        deadline = math.inf
-        if timeout is not None:
-            now = self._clock()
-            deadline = now + timeout
-            self._check_deadline([], places, deadline, priority, now)
-        self._reserved[priority] += places
-        self._peak_queued = max(self._peak_queued, taken)
-        return deadline
+        return taken
 
     def _has_room(self, cost: int, priority: Priority) -> bool:
         queued = self._queue.cost(priority)
@@ -349,8 +383,8 @@ class Batcher(Generic[T, R]):
         batch_cost = max(mean, min(self.policy.max_cost, self.policy.max_items * mean))
         return self._workers.pace.drain_time(ahead + sum(new), batch_cost, max(1, self._workers.available))
 
-    def _admit(self, items: Sequence[T], priority: Priority, deadline: float) -> list[Caller[T, R]]:
-        """Turn reserved places into callers: of new entries in the queue, or of equal ones on their way."""
+    def _admit(self, items: Sequence[T], on_outcome: OnOutcome[R], priority: Priority, deadline: float) -> list[Caller[T, R]]:
+        """Make callers, for whom there are places, of new entries in the queue, or of equal ones on their way."""
         if self._loop is None or self._is_closed:
             raise BatcherClosed
         if self._workers.is_stalled:
@@ -378,12 +412,39 @@ class Batcher(Generic[T, R]):
                     self._queue.discard(entry)
                     entry.priority, entry.queued_at = priority, now
                     self._queue.push(entry)
-            callers.append(self._register.join(entry, now, deadline, self._loop.create_future()))
-        self._reserved[priority] -= len(items)
+            callers.append(self._register.join(entry, now, deadline, on_outcome))
         if priority is Priority.BULK:
             self._accepted_bulk += len(items)
         self._schedule_dispatch()
         return callers
+
+    def _queue_reserved(self, items: Sequence[T], priority: Priority, deadline: float) -> Coroutine[object, None, list[Outcome[R]]]:
+        """Use places that are reserved; returns what waits for the outcomes."""
+        if self._loop is None:
+            raise BatcherClosed
+        waiting = _Waiting(len(items), self._loop)
+        callers = self._admit(items, waiting.count, priority, deadline)
+        self._reserved[priority] -= len(items)
+        if callers and deadline < math.inf:
+            self._deadlines.add(deadline, callers)
+        return self._outcomes(callers, waiting.done)
+
+    async def _outcomes(self, callers: Sequence[Caller[T, R]], all_done: asyncio.Future[None]) -> list[Outcome[R]]:
+        """Wait until all have an outcome; return them in order, or raise the first error with its index."""
+        try:
+            await all_done
+        except BaseException:
+            self._leave(callers)
+            raise
+        outcomes = first_error_or_results(callers)
+        # An error that is raised holds this frame, and must not find its way back to itself, or only the garbage collector ends it.
+        del callers
+        if not isinstance(outcomes, BatchingError):
+            return outcomes
+        try:
+            raise outcomes
+        finally:
+            del outcomes
 
     def _costs_of_new(self, keys: Sequence[Hashable], costs: Sequence[int], priority: Priority) -> list[int]:
         """The costs of those items that will need room in their class: not of those that join an equal one there or in flight."""
@@ -402,31 +463,6 @@ class Batcher(Generic[T, R]):
         """True when a caller of this priority takes the entry along to its own class: who is urgent waits in no slow lane."""
         return priority is Priority.INTERACTIVE and entry.priority is Priority.BULK and entry in self._queue
 
-    async def _outcomes(self, callers: Sequence[Caller[T, R]], deadline: float) -> list[Outcome[R]]:
-        """Wait until all have an outcome; return them in order, or raise the first error with its index."""
-        timer = self._expire_at(deadline, callers) if deadline < math.inf else None
-        try:
-            for index in range(len(callers)):
-                try:  # noqa: SIM105 - `suppress` would be a tenth of the whole overhead
-                    await callers[index].answer
-                except BatchingError:
-                    pass
-        except BaseException:
-            self._leave(callers)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-        outcomes = first_error_or_results(callers)
-        # An error that is raised holds this frame, and must not find its way back to itself, or only the garbage collector ends it.
-        del callers
-        if not isinstance(outcomes, BatchingError):
-            return outcomes
-        try:
-            raise outcomes
-        finally:
-            del outcomes
-
     def _release(self, places: int, priority: Priority) -> None:
         self._reserved[priority] -= places
         self._note_idle()
@@ -435,10 +471,6 @@ class Batcher(Generic[T, R]):
         return self._clock()
 
     # --- callers that go
-
-    def _expire_at(self, deadline: float, callers: Sequence[Caller[T, R]]) -> asyncio.TimerHandle:
-        assert self._loop is not None
-        return self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, callers)
 
     def _expire(self, callers: Sequence[Caller[T, R]]) -> None:
         self._register.expire(callers)
@@ -510,13 +542,33 @@ class Batcher(Generic[T, R]):
             self._timer = None
 
 
+class _Waiting:
+    """Somebody who waits until `number` callers have their outcome."""
+
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = number
+        self.done = loop.create_future()
+        if not number:
+            self.done.set_result(None)
+
+    def count(self, _: object) -> None:
+        """One more has its outcome."""
+        self._left -= 1
+        if not self._left and not self.done.done():
+            self.done.set_result(None)
+
+
 def first_error_or_results(callers: Sequence[Caller[T, R]]) -> list[Outcome[R]] | BatchingError:
     """Of callers that all have an outcome: the first error, with its index, or all results."""
+    results = []
     for index, caller in enumerate(callers):
-        if isinstance(error := caller.answer.exception(), BatchingError):
-            error.index = index
-            return error
-    return [caller.answer.result() for caller in callers]
+        outcome = caller.outcome
+        if isinstance(outcome, BatchingError):
+            outcome.index = index
+            return outcome
+        assert outcome is not None
+        results.append(outcome)
+    return results
 
 
 class Reservation(Generic[T, R]):
@@ -544,7 +596,6 @@ class Reservation(Generic[T, R]):
         """
         if len(items) > self._places:
             raise ValueError(f"{len(items)} items for {self._places} reserved places")
-        batcher = self._batcher
-        waiting = batcher._outcomes(batcher._admit(items, self._priority, self._deadline), self._deadline)  # noqa: SLF001
+        waiting = self._batcher._queue_reserved(items, self._priority, self._deadline)  # noqa: SLF001
         self._places -= len(items)
         return await waiting

@@ -1,7 +1,8 @@
 """Who waits for what: items on their way, the callers of each, and the one outcome that each caller gets.
 
-Equal items share an entry, so an entry may have several callers, each with a future of its own. An entry without callers is worth
-nothing: whoever holds it drops it. Synchronous but for the futures, which are only ever set here.
+Equal items share an entry, so an entry may have several callers. An entry without callers is worth nothing: whoever holds it drops
+it. A caller is told its outcome by a function of its own, here and now: a future for each text, and a turn of the event loop to
+wake who waits for it, cost as much as all the rest.
 """
 
 from __future__ import annotations
@@ -30,13 +31,42 @@ class Outcome(NamedTuple, Generic[R]):
     batch_size: int
 
 
+# Is told a caller's one outcome, in the midst of others' outcomes: it should be quick.
+OnOutcome = Callable[[Outcome[R] | BatchingError], None]
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
 @dataclass(eq=False, slots=True)
 class Caller(Generic[T, R]):
-    """One submitted item: what it waits for, and since when."""
+    """One submitted item: what it waits for, since when, and who is told of its outcome.
+
+    Once it `is_done`, it has its `outcome`, or it has left and will have none.
+    """
 
     entry: Entry[T, R]
     joined_at: float
-    answer: asyncio.Future[Outcome[R]]
+    on_outcome: OnOutcome[R]
+    outcome: Outcome[R] | BatchingError | None = None
+    is_done: bool = False
+
+    def tell(self, outcome: Outcome[R] | BatchingError) -> None:
+        """This is the caller's one outcome."""
+        on_outcome = self.on_outcome
+        self.leave()
+        self.outcome = outcome
+        try:
+            on_outcome(outcome)
+        except Exception as failure:  # noqa: BLE001 - one caller's fault is not the others'
+            context = {"message": "a caller of the batcher failed when it was told its outcome", "exception": failure}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def leave(self) -> None:
+        """There is nobody to tell any more. Who is told may hold the caller, so it is not held here: that would be a cycle."""
+        self.is_done = True
+        self.on_outcome = _ignore
 
 
 @dataclass(eq=False, slots=True)
@@ -80,9 +110,9 @@ class Register(Generic[T, R]):
         if entry.key is not None:
             self._by_key[entry.key] = entry
 
-    def join(self, entry: Entry[T, R], now: float, deadline: float, answer: asyncio.Future[Outcome[R]]) -> Caller[T, R]:
+    def join(self, entry: Entry[T, R], now: float, deadline: float, on_outcome: OnOutcome[R]) -> Caller[T, R]:
         """One more caller waits for an entry, until its own deadline."""
-        caller = Caller(entry, now, answer)
+        caller = Caller(entry, now, on_outcome)
         self.accepted += 1
         entry.deadline = max(entry.deadline, deadline)
         entry.callers.append(caller)
@@ -90,26 +120,29 @@ class Register(Generic[T, R]):
         return caller
 
     def leave(self, caller: Caller[T, R]) -> None:
-        """The caller waits no longer. If it has no outcome yet, this is it: it is counted as abandoned."""
-        if caller.answer.cancel() or caller.answer.cancelled():
+        """The caller waits no longer. If it has no outcome yet, this is it: it is counted as abandoned, and told nothing."""
+        if not caller.is_done:
+            caller.leave()
             self.abandoned += 1
             caller.entry.waiting -= 1
 
     def expire(self, callers: Iterable[Caller[T, R]]) -> None:
         """The deadline of these callers has come."""
         for caller in callers:
-            if not caller.answer.done():
-                caller.answer.set_exception(DeadlineExceeded())
+            if not caller.is_done:
                 self.expired += 1
                 caller.entry.waiting -= 1
+                caller.tell(DeadlineExceeded())
 
     def settle(self, entry: Entry[T, R]) -> list[Caller[T, R]]:
         """The entry is done; returns who still waits for it."""
-        waiting = [caller for caller in entry.callers if not caller.answer.done()]
-        entry.waiting -= len(waiting)
+        waiting = [caller for caller in entry.callers if not caller.is_done]
+        entry.waiting = 0
         entry.callers.clear()  # else entry and callers would hold each other, and be left to the garbage collector
         if self.find(entry.key) is entry:
             del self._by_key[entry.key]
+        for caller in waiting:
+            caller.is_done = True  # whatever one of them does when it is told, the others cannot leave any more
         return waiting
 
     def answer(self, entries: Sequence[Entry[T, R]], results: Sequence[R], started: float, ended: float) -> None:
@@ -118,8 +151,8 @@ class Register(Generic[T, R]):
             for caller in self.settle(entry):
                 wait = max(0.0, started - caller.joined_at)
                 duration = ended - max(started, caller.joined_at)
-                caller.answer.set_result(Outcome(result, wait, duration, len(entries)))
                 self.answered += 1
+                caller.tell(Outcome(result, wait, duration, len(entries)))
 
     def fail(self, entries: Iterable[Entry[T, R]], make: Callable[[], BatchingError], cause: BaseException | None = None) -> None:
         """These entries get no result; each of their callers gets an error."""
@@ -127,5 +160,5 @@ class Register(Generic[T, R]):
             for caller in self.settle(entry):
                 error = make()  # one exception for each caller: raising a shared one would pile up their tracebacks
                 error.__cause__ = cause
-                caller.answer.set_exception(error)
                 self.failed += 1
+                caller.tell(error)
