@@ -190,8 +190,20 @@ class Batcher(Generic[T, R]):
         For callers with much to do and no need of a task: `submit` does the same for those who wait. Raises what
         `Reservation.submit` raises when an item cannot be queued.
         """
-        self._peak_queued = max(self._peak_queued, self._check_open(1, priority))
-        (caller,) = self._admit([item], on_outcome, priority, deadline)
+        taken = self._check_open(1, priority)
+        key, cost = self._key(item), self._cost(item)
+        if cost < 1:
+            raise ValueError(f"an item's cost must be 1 or more, not {cost}")
+        now = self._clock()
+        entry = self._register.find(key)
+        if entry is None or self._is_promoted(entry, priority):
+            self._check_room(cost, 1, priority)
+            if deadline < math.inf:
+                self._check_deadline((cost,), 1, deadline, priority, now)
+        self._peak_queued = max(self._peak_queued, taken)
+        caller = self._join(item, key, cost, priority, now, deadline, on_outcome)
+        self._accepted_bulk += priority is Priority.BULK
+        self._schedule_dispatch()
         if deadline < math.inf:
             self._deadlines.add(deadline, (caller,))
         return caller
@@ -399,29 +411,35 @@ class Batcher(Generic[T, R]):
             self._check_room(sum(new), len(items), priority)
             if deadline < math.inf:
                 self._check_deadline(new, len(items), deadline, priority, now)
-        callers = []
-        for item, key, cost in zip(items, keys, costs, strict=True):
-            entry = self._register.find(key)
-            if entry is None:
-                entry = Entry(item, key, cost, priority, now, deadline)
-                self._register.add(entry)
-                self._queue.push(entry)
-            else:
-                self._coalesced += 1
-                if self._is_promoted(entry, priority):
-                    self._queue.discard(entry)
-                    entry.priority, entry.queued_at = priority, now
-                    self._queue.push(entry)
-            callers.append(self._register.join(entry, now, deadline, on_outcome))
+        callers = [
+            self._join(item, key, cost, priority, now, deadline, on_outcome)
+            for item, key, cost in zip(items, keys, costs, strict=True)
+        ]
         if priority is Priority.BULK:
             self._accepted_bulk += len(items)
         self._schedule_dispatch()
         return callers
 
+    def _join(
+        self, item: T, key: Hashable, cost: int, priority: Priority, now: float, deadline: float, on_outcome: OnOutcome[R]
+    ) -> Caller[T, R]:
+        """A caller of a new entry in the queue, or of an equal one on its way."""
+        entry = self._register.find(key)
+        if entry is None:
+            entry = Entry(item, key, cost, priority, now, deadline)
+            self._register.add(entry)
+            self._queue.push(entry)
+        else:
+            self._coalesced += 1
+            if self._is_promoted(entry, priority):
+                self._queue.discard(entry)
+                entry.priority, entry.queued_at = priority, now
+                self._queue.push(entry)
+        return self._register.join(entry, now, deadline, on_outcome)
+
     def _queue_reserved(self, items: Sequence[T], priority: Priority, deadline: float) -> Coroutine[object, None, list[Outcome[R]]]:
         """Use places that are reserved; returns what waits for the outcomes."""
-        if self._loop is None:
-            raise BatcherClosed
+        assert self._loop is not None
         waiting = _Waiting(len(items), self._loop)
         callers = self._admit(items, waiting.count, priority, deadline)
         self._reserved[priority] -= len(items)
@@ -514,6 +532,9 @@ class Batcher(Generic[T, R]):
         """Start every pass that may start now. `not_before` is the time that a timer was set to: it may fire a little early."""
         self._dispatch_scheduled = False
         self._cancel_timer()
+        if not self._queue:
+            self._note_idle()
+            return
         assert self._loop is not None
         now = max(self._clock(), not_before)
         are_several_free = self._workers.free > 1
@@ -526,7 +547,9 @@ class Batcher(Generic[T, R]):
             if are_several_free:
                 batch = self._queue.take(now, free)
             else:
-                batch = self._queue.take(now, worthwhile_cost=self._workers.pace.worthwhile_cost)
+                # One that is alone leaves alone; what is worth a pass may have to be computed.
+                worthwhile_cost = self._workers.pace.worthwhile_cost if len(self._queue) > 1 else 0.0
+                batch = self._queue.take(now, worthwhile_cost=worthwhile_cost)
             if batch is None:
                 if (window_end := self._queue.window_end()) is not None:
                     self._timer = self._loop.call_later(max(0.0, window_end - now), self._dispatch, window_end)

@@ -35,10 +35,6 @@ class Outcome(NamedTuple, Generic[R]):
 OnOutcome = Callable[[Outcome[R] | BatchingError], None]
 
 
-def _ignore(_: object) -> None:
-    return None
-
-
 @dataclass(eq=False, slots=True)
 class Caller(Generic[T, R]):
     """One submitted item: what it waits for, since when, and who is told of its outcome.
@@ -48,13 +44,14 @@ class Caller(Generic[T, R]):
 
     entry: Entry[T, R]
     joined_at: float
-    on_outcome: OnOutcome[R]
+    on_outcome: OnOutcome[R] | None
     outcome: Outcome[R] | BatchingError | None = None
     is_done: bool = False
 
     def tell(self, outcome: Outcome[R] | BatchingError) -> None:
         """This is the caller's one outcome."""
         on_outcome = self.on_outcome
+        assert on_outcome is not None
         self.leave()
         self.outcome = outcome
         try:
@@ -66,7 +63,7 @@ class Caller(Generic[T, R]):
     def leave(self) -> None:
         """There is nobody to tell any more. Who is told may hold the caller, so it is not held here: that would be a cycle."""
         self.is_done = True
-        self.on_outcome = _ignore
+        self.on_outcome = None
 
 
 @dataclass(eq=False, slots=True)

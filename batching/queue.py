@@ -87,7 +87,7 @@ def undivided(costs: Sequence[int]) -> Sequence[Sequence[int]]:
     return [range(len(costs))]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch(Generic[E]):
     """What one pass will work on, oldest first, and why it left."""
 

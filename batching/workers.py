@@ -220,7 +220,10 @@ class Workers(Generic[T, R]):
                 run.extra_left -= 2
                 middle = len(entries) // 2
                 run.groups += [entries[middle:], entries[:middle]]
-        self._begin(run)
+        if run.groups:
+            self._begin(run)
+        else:
+            self._end(run)
 
     def _wanted(self, entries: Sequence[Entry[T, R]]) -> list[Entry[T, R]]:
         """Those that somebody waits for; the others are done."""

@@ -63,9 +63,10 @@ class Tokenizer:
         encoded = tokenizer.encode(_cut(text, self._max_length * FIRST_CUT, keep))
         if len(text) > self._max_length * FIRST_CUT and not encoded.overflowing:
             encoded = tokenizer.encode(_cut(text, self._max_length * LAST_CUT, keep))
-        if len(encoded.ids) <= self._specials:
+        ids = encoded.ids  # a new list each time
+        if len(ids) <= self._specials:
             raise BlankTextError
-        return Encoding(tuple(encoded.ids), bool(encoded.overflowing) or len(text) > self._max_length * LAST_CUT)
+        return Encoding(tuple(ids), bool(encoded.overflowing) or len(text) > self._max_length * LAST_CUT)
 
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """All tokens of the text's first 64 characters for each token of the limit; with special tokens or without."""

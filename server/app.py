@@ -117,7 +117,8 @@ def create_app(
     """
     service = Service(settings, open_classifier, on_ready, on_failed)
     pages, page, drift, others = Operations(service), Docs(), drift_api.Drift(service), others_on_classify(service)
-    classify = Stream(service, translate, Classify(service, others))
+    native_classify = Classify(service, others)
+    classify = Stream(service, translate, native_classify)
     endpoints = dialect_endpoints(service)
     service.metrics.routes |= {endpoint.path for endpoint in endpoints}
 
@@ -147,10 +148,17 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
-    exchanges: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange)}
-    by_path = {CLASSIFY: classify} | exchanges
+    exchanges: dict[str, Exchange] = {endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange)}
+    by_path: dict[str, ASGIApp] = {CLASSIFY: classify, **exchanges}
     direct = _DirectRoutes(app, {path: answering_errors(endpoint) for path, endpoint in by_path.items()}, error_bodies(service))
-    context = RequestContext(direct, service.metrics.observe_request, translate(BatcherClosed()), access_log=settings.access_log)
+    context = RequestContext(
+        direct,
+        service.metrics.observe_request,
+        translate(BatcherClosed()),
+        access_log=settings.access_log,
+        direct={CLASSIFY: native_classify, **exchanges},
+        answering=answering_errors,
+    )
     return context, service
 
 

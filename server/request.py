@@ -9,7 +9,7 @@ from models.types import End
 from server.http.errors import RequestError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassifyRequest:
     """A valid request: 1 or more non-blank texts; `single` if it used `text` and wants its answer in the singular.
 

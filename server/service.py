@@ -15,7 +15,18 @@ from typing import Self
 import anyio.to_thread
 import structlog
 
-from batching import Batcher, BatcherStatistics, DeadlineExceeded, PassEnd, PassFailed, PassReport, Priority, Reservation
+from batching import (
+    Batcher,
+    BatcherStatistics,
+    BatchingError,
+    DeadlineExceeded,
+    PassEnd,
+    PassFailed,
+    PassReport,
+    Priority,
+    Reservation,
+)
+from batching import Outcome as BatchOutcome
 from machine.cores import bounded_cores
 from models.markup import is_html, plain_text
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
@@ -42,7 +53,7 @@ PREDICTION_LOG_CLOSING_SECONDS = 2.0
 DRIFT_CLOSING_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Timing:
     """Where a request's time went, in seconds. `queue` and `inference` are those of its slowest text."""
 
@@ -51,7 +62,7 @@ class Timing:
     inference: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes several times as long to make, as for all that is made for each request
 class Classification:
     """The answer to one request, in the order of its texts; `encodings` are None for those from the cache. Of texts that are
     `stripped`, which were HTML, what a person sees was classified. `tokens` are how many were classified of each text.
@@ -191,11 +202,7 @@ class Service:
         missing = [index for index, answer in enumerate(cached) if answer is None]
         if not missing:
             return Admitted(request, classifier, cached, missing, None, math.inf)
-        asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
-        deadline, left = math.inf, None
-        if asked < math.inf:
-            deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
-            left = deadline - perf_counter()
+        deadline, left = self._time_left(request, arrived)
         places = self._batcher.reserve(len(missing), priority=request.priority, timeout=left)
         return Admitted(request, classifier, cached, missing, places, deadline)
 
@@ -207,6 +214,48 @@ class Service:
         self.readiness.check()
         assert self._batcher is not None
         return self._batcher.reserve(min(places, self.policy.max_queued), priority=priority)
+
+    def _time_left(self, request: ClassifyRequest, arrived: float) -> tuple[float, float | None]:
+        """The request's deadline on `perf_counter`'s clock, and the seconds until then; infinite and None without one."""
+        asked = self.settings.default_timeout_ms / 1000 if request.timeout is None else request.timeout
+        if asked == math.inf:
+            return math.inf, None
+        deadline = arrived + min(asked, self.settings.max_timeout_ms / 1000)
+        return deadline, deadline - perf_counter()
+
+    def is_short(self, request: ClassifyRequest) -> bool:
+        """True when `begin` can take the request: one text, which is tokenized in no time and is not looked for in a cache."""
+        return (
+            len(request.texts) == 1 and len(request.texts[0]) <= TOKENIZE_INLINE_CHARACTERS and not self.settings.answer_cache_texts
+        )
+
+    def begin(
+        self, request: ClassifyRequest, arrived: float, on_answer: Callable[[Classification | Exception], None]
+    ) -> Callable[[], None]:
+        """`admitted` and `classify` in one step, for a short request: `on_answer` is told the answer, or the error, when it comes.
+
+        Returns what to call when the client leaves before that. Raises what these two raise before a text is queued.
+        """
+        classifier = self.classifier
+        assert self._batcher is not None
+        batcher, (_, left) = self._batcher, self._time_left(request, arrived)
+        deadline = batcher.check(priority=request.priority, timeout=left)
+        started = perf_counter()
+        encoding = _encoded(classifier, request, 0, strip=self._strips(request))
+        tokenize = perf_counter() - started
+
+        def take(outcome: BatchOutcome[Prediction] | BatchingError) -> None:
+            if isinstance(outcome, BatchingError):
+                outcome.index = None if request.single else 0
+                on_answer(outcome)
+                return
+            timing = Timing(tokenize, outcome.wait, outcome.duration)
+            stripped = [is_html(request.texts[0])] if self._strips(request) else [False]
+            on_answer(Classification([outcome.result], [encoding.truncated], [encoding], timing, stripped, [len(encoding)]))
+            # What nobody waits for comes last.
+            self.metrics.observe_timing(tokenize, outcome.wait, outcome.duration)
+
+        return partial(batcher.leave, batcher.post(encoding, take, priority=request.priority, deadline=deadline))
 
     async def room(self, priority: Priority) -> None:
         """Wait until a text of any length would find room in the queue of a class; for those who would rather wait than hear 429.

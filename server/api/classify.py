@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, NotRequired
@@ -15,18 +16,20 @@ from typing_extensions import TypedDict
 
 from batching import Priority
 from models.problem import Answer, Problem, Sureness
-from models.types import Prediction
+from models.types import Prediction, TextClassifier
+from server.api.answering import Content, answer_headers, begin, classified, is_usual, json_content
 from server.api.body import parse_json, validate
-from server.api.exchange import Exchange, answer_headers, classified
+from server.api.exchange import Exchange
 from server.api.operation import CLASSIFY_ERRORS, Operation
-from server.api.options import Options, parse_options
+from server.api.options import NO_OPTIONS, Options, parse_options
 from server.http.body import read_body
+from server.http.direct import DirectRequest
 from server.http.errors import RequestError
 from server.http.marks import DIALECT
-from server.http.rendering import send_json
+from server.http.rendering import send_bytes
 from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
-from server.service import Service
+from server.service import Classification, Service
 
 NATIVE = "native"
 _SHARE: Final = "must be from 0 to 1"
@@ -201,11 +204,34 @@ class Classify:
         if wanted.feedback or wanted.min_confidence is not None:
             _check_asked(wanted, classifier.problem)
         answer = await classified(self._service, request, wanted, started)
-        tokens = self._tokens(request_id_of(scope), answer.predictions) if wanted.feedback else ()
         latency = perf_counter() - started
+        rendered = self._content(classifier, request_id_of(scope), wanted, answer, latency)
+        await send_bytes(scope, send, rendered.body, rendered.media_type, answer_headers(self._service, answer, latency))
+
+    def begin(self, request: DirectRequest) -> bool:
+        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise."""
+        service, settings = self._service, self._settings
+        if service.model is None or not is_usual(request.scope["headers"], request.content, settings.max_body_bytes):
+            return False
+        try:
+            wanted = parse_classify(request.content, settings.max_texts_per_request, NO_OPTIONS)
+            if wanted.feedback or wanted.min_confidence is not None:
+                _check_asked(wanted, service.model.problem)
+        except RequestError:
+            return False  # which is met again, or it is of another dialect
+        if not service.is_short(wanted):
+            return False
+        request.scope[DIALECT] = NATIVE
+        begin(service, request, wanted, partial(self._content, service.model, request_id_of(request.scope), wanted))
+        return True
+
+    def _content(
+        self, classifier: TextClassifier, request_id: str, wanted: ClassifyRequest, answer: Classification, latency: float
+    ) -> Content:
+        tokens = self._tokens(request_id, answer.predictions) if wanted.feedback else ()
         cut, stripped = answer.truncated, answer.stripped
-        body = classify_answer(wanted, answer.predictions, cut, classifier.problem, classifier.identity, latency, tokens, stripped)
-        await send_json(scope, send, body, answer_headers(self._service, answer, latency))
+        identity, problem = classifier.identity, classifier.problem
+        return json_content(classify_answer(wanted, answer.predictions, cut, problem, identity, latency, tokens, stripped))
 
     def _tokens(self, request_id: str, predictions: Sequence[Prediction]) -> list[tuple[str, bool]]:
         feedback = self._service.feedback

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Final, Protocol
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,48 +16,22 @@ from starlette.types import Receive, Scope, Send
 
 from batching import Priority
 from models.types import End, TextClassifier
-from server.api.operation import JSON, Operation
-from server.api.options import Options, parse_options
-from server.http.body import read_body, unless_disconnected
+from server.api.answering import Content, answer_headers, begin, classified, is_usual
+from server.api.operation import Operation
+from server.api.options import NO_OPTIONS, Options, parse_options
+from server.http.body import read_body
+from server.http.direct import DirectRequest
 from server.http.errors import ErrorBody, RequestError
-from server.http.marks import DIALECT, ERROR_BODY, LOG, ROUTE
+from server.http.marks import DIALECT, ERROR_BODY, ROUTE
 from server.http.rendering import send_bytes
 from server.http.request_id import request_id_of
 from server.request import ClassifyRequest, blank_text
-from server.service import Classification, Service, Timing
+from server.service import Classification, Service
 from server.settings import Settings
 
 # Most dialects have no place in their answers to say that a text was cut, so a header does: the indices of such texts.
 TRUNCATED_HEADER: Final = "X-Truncated"
 STRIPPED_HEADER: Final = "X-Stripped"
-
-
-async def classified(service: Service, request: Request, wanted: ClassifyRequest, started: float) -> Classification:
-    """Admit the request, classify its texts unless the client leaves, count and log; `started` is on `perf_counter`'s clock.
-
-    Raises what `server.errors` has an answer for.
-    """
-    request.scope[LOG] = {"texts": len(wanted.texts)}
-    with service.admitted(wanted, started) as admitted:
-        answer = await unless_disconnected(request, service.classify(admitted))
-    service.note(wanted, answer, request_id_of(request.scope))
-    return answer
-
-
-def answer_headers(service: Service, answer: Classification, latency: float) -> dict[str, str]:
-    """The headers of every answer with predictions; `latency` in seconds."""
-    headers = {"Server-Timing": _server_timing(answer.timing, latency)}
-    if service.is_leaving:
-        headers["Connection"] = "close"
-    return headers
-
-
-def _server_timing(timing: Timing, total: float) -> str:
-    """The Server-Timing header (W3C), durations in milliseconds."""
-    return (
-        f"tokenize;dur={timing.tokenize * 1000:.3f}, queue;dur={timing.queue * 1000:.3f},"
-        f" inference;dur={timing.inference * 1000:.3f}, total;dur={total * 1000:.3f}"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +80,6 @@ class Call:
             if not text.strip():
                 raise blank_text(wanted.place(index))
         return wanted
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """An answer's body, its media type, and headers of the dialect's own."""
-
-    body: bytes
-    media_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def json_content(value: object, headers: Mapping[str, str] | None = None) -> Content:
-    """A JSON answer."""
-    return Content(orjson.dumps(value), JSON, headers or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +136,39 @@ class Exchange:
         job = self._parse(call)
         answer = await classified(service, request, job.request, started)
         latency = perf_counter() - started
-        rendered = job.render(answer, latency)
-        headers = {**answer_headers(service, answer, latency), **rendered.headers}
-        for name, marks in ((TRUNCATED_HEADER, answer.truncated), (STRIPPED_HEADER, answer.stripped)):
-            if any(marks):
-                headers[name] = ", ".join(str(index) for index, is_marked in enumerate(marks) if is_marked)
-        await send_bytes(scope, send, rendered.body, rendered.media_type, headers)
+        said = _content(job, answer, latency)
+        await send_bytes(scope, send, said.body, said.media_type, {**answer_headers(service, answer, latency), **said.headers})
+
+    def begin(self, request: DirectRequest) -> bool:
+        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise."""
+        service, scope, content = self._service, request.scope, request.content
+        if service.model is None or not is_usual(scope["headers"], content, service.settings.max_body_bytes):
+            return False
+        headers = Headers(raw=scope["headers"])
+        call = Call(content, headers, {}, NO_OPTIONS, request_id_of(scope), service.model, service.settings)
+        try:
+            job = self._parse(call)
+        except RequestError:
+            return False  # which is met again
+        if not service.is_short(job.request):
+            return False
+        self._mark(scope)
+        begin(service, request, job.request, partial(_content, job))
+        return True
 
     def _mark(self, scope: Scope) -> None:
         scope[DIALECT] = self._dialect.name
         scope[ROUTE] = self.path
         scope[ERROR_BODY] = self._dialect.error_body
+
+
+def _content(job: Job, answer: Classification, latency: float) -> Content:
+    content = job.render(answer, latency)
+    headers = dict(content.headers)
+    for name, marks in ((TRUNCATED_HEADER, answer.truncated), (STRIPPED_HEADER, answer.stripped)):
+        if any(marks):
+            headers[name] = ", ".join(str(index) for index, is_marked in enumerate(marks) if is_marked)
+    return replace(content, headers=headers)
 
 
 class Page:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.types import Prediction
+from server.api.answering import Content, json_content
 from server.api.body import parse_json, validate
-from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page, json_content
+from server.api.exchange import Call, Dialect, Endpoint, Exchange, Job, Page
 from server.api.naming import check_model
 from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
 from server.api.options import BodyOptions

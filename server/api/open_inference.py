@@ -30,8 +30,9 @@ from typing_extensions import TypedDict
 from batching import Priority
 from models.problem import DECIMALS, Problem, ProblemType
 from models.types import TextClassifier
+from server.api.answering import Content
 from server.api.body import parse_json, validate
-from server.api.exchange import Call, Content, Dialect, Endpoint, Exchange, Job, Page
+from server.api.exchange import Call, Dialect, Endpoint, Exchange, Job, Page
 from server.api.naming import check_model, name_and_version
 from server.api.operation import BINARY, CLASSIFY_ERRORS, JSON, Operation, TextError
 from server.api.options import Options

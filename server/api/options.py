@@ -39,7 +39,7 @@ class BodyOptions(BaseModel):
         return Options(timeout, None if self.priority is None else Priority(self.priority))
 
 
-_NO_OPTIONS: Final = Options()
+NO_OPTIONS: Final = Options()
 
 
 def parse_options(headers: Headers) -> Options:
@@ -47,7 +47,7 @@ def parse_options(headers: Headers) -> Options:
     for name, _ in headers.raw:
         if name in _OPTION_HEADERS:
             return Options(_timeout(headers), _priority(headers))
-    return _NO_OPTIONS  # as nearly always
+    return NO_OPTIONS  # as nearly always
 
 
 def _timeout(headers: Headers) -> float | None:

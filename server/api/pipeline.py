@@ -8,8 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from models.problem import Problem
+from server.api.answering import Content, json_content
 from server.api.body import Texts, parse_json, validate
-from server.api.exchange import Call, Content, Job, json_content
+from server.api.exchange import Call, Job
 from server.api.operation import CLASSIFY_ERRORS, Operation, TextError
 from server.api.options import BodyOptions
 from server.api.scores import Function, Score, ranked, values

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from server.api.answering import Content, json_content
 from server.api.body import parse_json, validate
-from server.api.exchange import Call, Content, Dialect, Exchange, Job, json_content
+from server.api.exchange import Call, Dialect, Exchange, Job
 from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import BodyOptions
 from server.api.scores import Function, Score, scores, values

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 
 from batching import Priority
 from models.types import End
+from server.api.answering import Content, json_content
 from server.api.body import Texts, parse_json, validate
-from server.api.exchange import Call, Content, Dialect, Exchange, Job, json_content
+from server.api.exchange import Call, Dialect, Exchange, Job
 from server.api.naming import check_model, name_and_version
 from server.api.operation import CLASSIFY_ERRORS, Operation
 from server.api.options import Options

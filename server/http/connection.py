@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from starlette.types import ASGIApp
+
 # The `Connection` that the request came on.
 CONNECTION = "supportbot.connection"
 # The `RequestError` to answer with, where the body broke off or is not HTTP.
@@ -19,6 +21,9 @@ class Connection(Protocol):
     is_lost: bool
     on_lost: Callable[[], None] | None
 
+    def body(self) -> bytes | None:
+        """The request's whole body, which stays where it is; None while some of it is still to come."""
+
     def take_body(self) -> bytes | None:
         """The request's whole body; None while some of it is still to come."""
 
@@ -27,6 +32,9 @@ class Connection(Protocol):
 
         Returns False, with nothing written, when it must be sent as messages.
         """
+
+    def start(self, app: ASGIApp) -> None:
+        """Let an application answer the request that is worked on, in a task."""
 
     def expect_stream(self) -> None:
         """Let the request's body take as long as it will, and be as long: the application bounds it while it reads."""

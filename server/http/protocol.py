@@ -24,16 +24,18 @@ Bytes are counted by what was read at once, so a bound may be passed by one read
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
 import structlog
+from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from server.http.access import request_context
+from server.http.access import RequestContext, request_context
 from server.http.body import DISCARDED_BYTES
 from server.http.connection import CONNECTION, FAULT
 from server.http.errors import RequestError
@@ -66,9 +68,23 @@ def without_upgrade(data: bytes) -> bytes:
     9110, 7.8), and this one upgrades to nothing; but the parser takes what follows the head for the new protocol.
     """
     end = data.find(END_OF_HEAD)
-    if end < 0:
+    if end < 0 or b"\nupgrade:" not in data[:end].lower():  # a tenth of what the expression takes
         return data
     return UPGRADE.sub(b"", data[: end + 2]) + data[end + 2 :]
+
+
+# The headers of every answer, a list that uvicorn makes anew each second, and their lines.
+_common: tuple[object, bytes] = (None, b"")
+
+
+def common_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The lines of the headers that all answers have, which are the same for all answers of a second."""
+    global _common  # noqa: PLW0603 - a cache of one
+    known, lines = _common
+    if known is not headers:
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        _common = headers, lines
+    return lines
 
 
 class AnswerWriter:
@@ -149,6 +165,11 @@ class Protocol(HttpToolsProtocol):
         self._linger_timer: asyncio.TimerHandle | None = None
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
+        # While the parser works, a request that may begin is to begin when it is through.
+        self._is_parsing = self._is_to_begin = False
+        self._idle_since = math.inf
+        # Only if nothing is wrapped around it, which would be left out.
+        self._context = self.app if isinstance(self.app, RequestContext) else None
         super().connection_made(transport)  # type: ignore[arg-type]
         self._expect_head()
 
@@ -156,13 +177,19 @@ class Protocol(HttpToolsProtocol):
         """The connection is gone."""
         self._forget_head_timer()
         self._forget_body_timer()
-        for timer in filter(None, (self._write_timer, self._linger_timer)):
+        for timer in filter(None, (self._write_timer, self._linger_timer, self.timeout_keep_alive_task)):
             timer.cancel()
         super().connection_lost(exc)
         self.pipeline.clear()
         self.is_lost = True
         if self.on_lost is not None:
             self.on_lost()
+
+    def body(self) -> bytes | None:
+        """The body of the request that is worked on, which stays where it is; None while some of it is still to come."""
+        cycle = self._worked_on
+        assert cycle is not None
+        return None if cycle.more_body else bytes(cycle.body)
 
     def take_body(self) -> bytes | None:
         """The body of the request that is worked on; None while some of it is still to come, or when the client has left.
@@ -191,8 +218,9 @@ class Protocol(HttpToolsProtocol):
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        common = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        self.transport.write(b"".join([STATUS_LINE[status], *common, headers, b"\r\n", body]))
+        self.transport.write(
+            b"".join([STATUS_LINE[status], common_lines(self.server_state.default_headers), headers, b"\r\n", body])
+        )
         cycle.message_event.set()
         self.on_response_complete()
         return True
@@ -238,7 +266,11 @@ class Protocol(HttpToolsProtocol):
                 return
             data = without_upgrade(data)
         message, was_in_body = self._message, not (self._is_between_messages or self._is_in_head)
+        self._is_parsing = True
         super().data_received(data)
+        self._is_parsing = False
+        if self._is_to_begin:
+            self._begin()
         if not self._is_over():
             self._bound(len(data), is_same_message=message == self._message, was_in_body=was_in_body)
 
@@ -301,12 +333,35 @@ class Protocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self.url = ABSOLUTE_WITHOUT_PATH.sub(rb"\1/", self.url, count=1)
         super().on_headers_complete()
-        has_body = self.scope["method"] != "HEAD"
-        self.cycle.transport = AnswerWriter(self.transport, self._end, has_body=has_body)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._worked_on = cycle
+        if self._context is None or app is not self.app:
+            self._start_task(cycle, app)
+        elif self._is_parsing:
+            self._is_to_begin = True  # when the rest of what was read is parsed, which may be the body
+        else:
+            self.loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Begin with the request that is to be worked on: without a task if it can be, which the application decides."""
+        self._is_to_begin = False
+        cycle = self._worked_on
+        assert cycle is not None
+        assert self._context is not None
+        is_whole = not (cycle.more_body or cycle.disconnected) and cycle.keep_alive and FAULT not in cycle.scope
+        if not is_whole or not self._context.begin(cycle.scope, self):  # type: ignore[arg-type]
+            self._start_task(cycle, self.app)
+
+    def _start_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        has_body = cycle.scope["method"] != "HEAD"
+        cycle.transport = AnswerWriter(self.transport, self._end, has_body=has_body)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+
+    def start(self, app: ASGIApp) -> None:
+        """Let an application answer the request that is worked on, in a task."""
+        assert self._worked_on is not None
+        self._start_task(self._worked_on, app)  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
         """A part of the current request's body."""
@@ -329,7 +384,13 @@ class Protocol(HttpToolsProtocol):
             self.server_state.total_requests += 1
             self.flow.resume_reading()  # to throw away what comes
             return
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._keep_alive()
         if self._is_stream:  # answered before its end, and no longer read
             self._is_stream = False
             self._check_body()
@@ -353,9 +414,26 @@ class Protocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
+    def _keep_alive(self) -> None:
+        """Wait for the next request, as long as an idle connection is kept.
+
+        One timer looks again and again as long as requests come: setting and cancelling one for each request costs more.
+        """
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = math.inf
+
     def timeout_keep_alive_handler(self) -> None:
-        """No request came for as long as an idle connection is kept."""
-        self._close()
+        """Look whether no request came for as long as an idle connection is kept."""
+        self.timeout_keep_alive_task = None
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self._close()
+        elif left < math.inf:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
 
     def shutdown(self) -> None:
         """The server stops: the connection ends with the answer to its present request, or now."""

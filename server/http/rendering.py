@@ -19,25 +19,28 @@ def render_json(content: object, status: int = 200, headers: Mapping[str, str] |
     return Response(orjson.dumps(content), status, dict(headers) if headers else None, "application/json")
 
 
-async def send_json(scope: Scope, send: Send, content: object, headers: Mapping[str, str]) -> None:
-    """Answer 200 with JSON, as `render_json` does, without the objects in between: for routes that are asked all the time."""
-    await send_bytes(scope, send, orjson.dumps(content), "application/json", headers)
-
-
 async def send_bytes(scope: Scope, send: Send, body: bytes, media_type: str, headers: Mapping[str, str]) -> None:
     """Answer 200 with a body that is there already.
 
     On our own connection it is written as it is; uvicorn would look for faults in each header with two regular expressions.
     """
     connection: Connection | None = scope.get(CONNECTION)
-    if connection is not None and "Connection" not in headers:
-        lines = "".join([f"{name.lower()}: {value}\r\n" for name, value in headers.items()])
-        is_sound = lines.count("\n") == len(headers)
-        lines += f"content-length: {len(body)}\r\ncontent-type: {media_type}\r\n{_ID}: {request_id_of(scope)}\r\n"
-        if is_sound and connection.answer(200, lines.encode("latin-1"), body):
-            scope[STATUS] = 200
-            return
+    lines = None if connection is None else head_lines(scope, len(body), media_type, headers)
+    if connection is not None and lines is not None and connection.answer(200, lines, body):
+        scope[STATUS] = 200
+        return
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     raw += ((b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode("latin-1")))
     await send({"type": "http.response.start", "status": 200, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+def head_lines(scope: Scope, size: int, media_type: str, headers: Mapping[str, str]) -> bytes | None:
+    """The header lines of an answer with a body of `size` bytes; None where somebody else should look at the headers first."""
+    if "Connection" in headers:
+        return None
+    lines = "".join([f"{name.lower()}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers):
+        return None
+    lines += f"content-length: {size}\r\ncontent-type: {media_type}\r\n{_ID}: {request_id_of(scope)}\r\n"
+    return lines.encode("latin-1")

@@ -236,8 +236,27 @@ class BatcherMachine(RuleBasedStateMachine):
         cost, is_poison, seconds = draft
         return Item(self.numbers, cost, None, is_poison, seconds)
 
-    def call(self, items: list[Item], priority: Priority, timeout: float | None, hold: float | None) -> None:
+    async def post(self, item: Item, priority: Priority, seconds: float | None) -> Outcome[tuple[int, int]]:
+        """As `submit`, by the way for callers that are told."""
+        told: asyncio.Future[Outcome[tuple[int, int]] | BatchingError] = self.loop.create_future()
+        deadline = self.batcher.check(priority=priority, timeout=seconds)
+        caller = self.batcher.post(item, told.set_result, priority=priority, deadline=deadline)  # a second outcome would raise
+        try:
+            outcome = await asyncio.shield(told)
+        except asyncio.CancelledError:
+            self.batcher.leave(caller)
+            raise
+        if isinstance(outcome, BatchingError):
+            outcome.index = 0
+            raise outcome
+        return outcome
+
+    def call(
+        self, items: list[Item], priority: Priority, timeout: float | None, hold: float | None, *, is_posted: bool = False
+    ) -> None:
         async def submit() -> list[Outcome[tuple[int, int]]]:
+            if is_posted:
+                return [await self.post(items[0], priority, timeout)]
             if hold is None:
                 return [await self.batcher.submit(items[0], priority=priority, timeout=timeout)]
             with self.batcher.reserve(len(items), priority=priority, timeout=timeout) as places:
@@ -264,9 +283,9 @@ class BatcherMachine(RuleBasedStateMachine):
 
     # --- what happens
 
-    @rule(draft=ITEMS, priority=PRIORITIES, timeout=TIMEOUTS, seconds=STEPS)
-    def submit(self, draft: Draft, priority: Priority, timeout: float | None, seconds: float) -> None:
-        self.call([self.item(draft)], priority, timeout, None)
+    @rule(draft=ITEMS, priority=PRIORITIES, timeout=TIMEOUTS, seconds=STEPS, is_posted=st.booleans())
+    def submit(self, draft: Draft, priority: Priority, timeout: float | None, seconds: float, is_posted: bool) -> None:
+        self.call([self.item(draft)], priority, timeout, None, is_posted=is_posted)
         self.let_pass(seconds)
 
     @rule(
@@ -281,10 +300,10 @@ class BatcherMachine(RuleBasedStateMachine):
             self.call([self.item(draft) for draft in drafts], priority, timeout, hold)
         self.let_pass(seconds)
 
-    @rule(drafts=st.lists(ITEMS, min_size=2, max_size=8), priority=PRIORITIES, seconds=STEPS)
-    def submit_at_once(self, drafts: list[Draft], priority: Priority, seconds: float) -> None:
+    @rule(drafts=st.lists(ITEMS, min_size=2, max_size=8), priority=PRIORITIES, seconds=STEPS, is_posted=st.booleans())
+    def submit_at_once(self, drafts: list[Draft], priority: Priority, seconds: float, is_posted: bool) -> None:
         for draft in drafts:
-            self.call([self.item(draft)], priority, None, None)
+            self.call([self.item(draft)], priority, None, None, is_posted=is_posted)
         self.let_pass(seconds)
 
     @precondition(lambda self: any(not call.task.done() for call in self.calls))

@@ -79,8 +79,10 @@ def test_a_clock_that_fails_when_a_hanging_pass_ends_gives_its_place_back_once()
         model = Model(stuck=[7])
         async with Batcher(model, ONE, clock=clock, on_pass=listen) as batcher:
             assert await ends(start(batcher, 7)) == [PassTimedOut]
+            others = start(batcher, 1, 2)  # one has the replacement, and for the other a dispatch has something to look at
+            await asyncio.sleep(0.001)
             model.free()
-            await asyncio.sleep(0.1)
+            assert await ends(others) == [2, 4]
             assert [type(failure) for failure in failures] == [ZeroDivisionError]
             seen = batcher.statistics()
             assert (seen.hung_passes, seen.running_passes, seen.deaths) == (0, 0, 0)
