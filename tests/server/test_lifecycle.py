@@ -103,7 +103,7 @@ async def test_before_draining_it_goes_on_serving_while_ready_says_no(settings: 
         # So that a client with a pool of connections goes to another server before this one is gone.
         assert (served.status_code, served.headers["connection"]) == (200, "close")
         assert (await app.client.get("/confidence")).status_code == 200
-        assert (await app.client.get("/")).json()["status"] == "leaving"
+        assert (await app.client.get("/")).json()["state"] == "leaving"
         assert "supportbot_ready 0.0" in (await app.client.get("/metrics")).text
         app.service.skip_drain_delay()
         await draining
