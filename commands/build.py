@@ -11,7 +11,18 @@ import typer
 from pydantic import ValidationError
 
 from commands.console import fail, say
-from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, table_format
+from commands.inputs import (
+    Delimiter,
+    Encoding,
+    InputFormat,
+    LabelColumn,
+    LabelColumns,
+    ProblemChoice,
+    TextColumn,
+    check_files,
+    check_labels,
+    table_format,
+)
 from commands.train import NEEDS_BUILD
 from models.bundle import BundleError, EngineName
 from models.tables import Kind, TableError, TableFormat, kind_of, source_name
@@ -52,6 +63,12 @@ def build(
             " transformers. auto: packed where there is one."
         ),
     ] = EngineChoice.AUTO,
+    problem_type: Annotated[
+        ProblemChoice | None, typer.Option(help="What the model gives to a text.", show_default="what the checkpoint says")
+    ] = None,
+    thresholds: Annotated[
+        str, typer.Option(help="Multi-label: the least probability of a predicted label, or f1: each label's best one on --dev.")
+    ] = "0.5",
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +96,7 @@ def build(
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_columns: LabelColumns = None,
     input_format: InputFormat = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -98,15 +116,27 @@ def build(
 
     try:
         from models.making.builder import GOLDEN_TEXTS, BuildError, BuildOptions, TestSet, build_bundle
-        from models.making.config import CheckpointError
+        from models.making.config import CheckpointError, problem_of_checkpoint, read_config
+        from models.making.formats import require_files
+        from models.making.judge import JUDGES
     except ImportError as error:
         fail(f"{NEEDS_BUILD} ({error})")
-    table = table_format(input_format, delimiter, encoding, text_column, label_column)
+    table = table_format(input_format, delimiter, encoding, text_column, label_column, label_columns)
     named = [_named(each) for each in test or []]
     check_files([*(dev or []), *(training or []), *(path for _, path in named), *filter(None, (calibration, goldens))])
+    wanted = None if problem_type is None else problem_type.problem
     try:
-        dev_examples = read_examples([(path, 1.0) for path in dev], table, say) if dev else []
-        tests = [TestSet(label, "as named by the builder", read_examples([(path, 1.0)], table, say)) for label, path in named]
+        require_files(checkpoint)
+        problem = problem_of_checkpoint(read_config(checkpoint), wanted)
+    except CheckpointError as error:
+        fail(str(error), 1)
+    labels = JUDGES[problem.type].kind
+    check_labels(table, labels)
+    try:
+        dev_examples = read_examples([(path, 1.0) for path in dev], table, say, labels) if dev else []
+        tests = [
+            TestSet(label, "as named by the builder", read_examples([(path, 1.0)], table, say, labels)) for label, path in named
+        ]
         options = BuildOptions(
             name=name or bundle.name,
             version=version,
@@ -116,6 +146,8 @@ def build(
             calibration=read_texts(calibration, _of_texts(calibration, table), say) if calibration else (),
             reduce_range=reduce_range,
             training=[text for path in training or [] for text in read_texts(path, _of_texts(path, table), say)],
+            problem_type=wanted,
+            threshold=_threshold(thresholds),
             goldens=tuple(read_texts(goldens, _of_texts(goldens, table), say)) if goldens else GOLDEN_TEXTS,
         )
         manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
@@ -132,6 +164,19 @@ def _of_texts(path: Path, table: TableFormat) -> TableFormat:
     """The format without its column for lines of plain text: it is meant for the labelled files."""
     is_lines = kind_of(source_name(path), table) in {None, Kind.LINES}
     return replace(table, text_column=None) if is_lines else table
+
+
+def _threshold(argument: str) -> float | None:
+    """The threshold of all labels, None to choose one for each."""
+    if argument == "f1":
+        return None
+    try:
+        found = float(argument)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        fail(f"--thresholds {argument}: must be f1, or between 0 and 1")
+    return round(found, 6)
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -6,13 +6,15 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from commands.console import fail, stderr
-from models.tables import STANDARD_INPUT, Kind, TableError, TableFormat, kind_of, source_name
+from models.problem import ProblemType
+from models.tables import STANDARD_INPUT, Kind, LabelKind, TableError, TableFormat, kind_of, source_name
 from server.settings import SettingsError, load_bundle
 
 FILE_OF_TEXTS = "CSV, TSV, JSON, JSON Lines or one text a line, gzipped or not; - is standard input"
@@ -30,6 +32,9 @@ BundleOption = Annotated[Path | None, typer.Option(parser=_folder, help=_BUNDLE,
 BundleArgument = Annotated[Path | None, typer.Argument(parser=_folder, help=_BUNDLE, show_default=_OF_SETTINGS)]
 TextColumn = Annotated[str | None, typer.Option(help="The column or key of the text.", show_default="text")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column or key of the label.", show_default="label")]
+LabelColumns = Annotated[
+    str | None, typer.Option(help="Multi-label: columns or keys of 0 and 1, one for each label, separated by commas.")
+]
 InputFormat = Annotated[Kind | None, typer.Option(help="How texts are laid out in the files.", show_default="told by the name")]
 Delimiter = Annotated[
     str | None,
@@ -43,6 +48,20 @@ Encoding = Annotated[
 ]
 
 _DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+
+
+class ProblemChoice(StrEnum):
+    """What a model gives to a text: one of several labels, any number of labels, the probability of one label, or a number."""
+
+    SINGLE_LABEL = "single-label"
+    MULTI_LABEL = "multi-label"
+    ONE_LABEL = "one-label"
+    REGRESSION = "regression"
+
+    @property
+    def problem(self) -> ProblemType:
+        """The problem type."""
+        return self.value
 
 
 def bundle_folder(given: Path | None) -> Path:
@@ -61,14 +80,24 @@ def table_format(
     encoding: str | None,
     text_column: str | None = None,
     label_column: str | None = None,
+    label_columns: str | None = None,
 ) -> TableFormat:
-    """The options as one value; ends the command for a delimiter that cannot be one."""
+    """The options as one value; ends the command for a delimiter that cannot be one, and for labels in two ways at once."""
+    columns = tuple(name for part in (label_columns or "").split(",") if (name := part.strip()))
+    if columns and label_column is not None:
+        fail("give --label-column or --label-columns, not both")
     if delimiter is not None:
         named = delimiter
         delimiter = _DELIMITER_NAMES.get(named.lower(), named)
         if len(delimiter) != 1 or delimiter in '"\r\n\0 ':
             fail(f"--delimiter {named}: must be one character, or comma, semicolon, tab or pipe")
-    return TableFormat(kind, delimiter, encoding, text_column, label_column)
+    return TableFormat(kind, delimiter, encoding, text_column, label_column, columns)
+
+
+def check_labels(table: TableFormat, labels: LabelKind) -> None:
+    """End the command for columns of 0 and 1 where a text has not several labels: they would be ignored."""
+    if table.label_columns and labels is not LabelKind.SEVERAL:
+        fail("--label-columns: is for multi-label models")
 
 
 def check_files(inputs: Iterable[Path], *outputs: Path | None) -> None:

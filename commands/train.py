@@ -10,7 +10,19 @@ import typer
 from rich.progress import Progress, TaskID
 
 from commands.console import fail, progress_bar, say
-from commands.inputs import Delimiter, Encoding, InputFormat, LabelColumn, TextColumn, check_files, table_format
+from commands.inputs import (
+    Delimiter,
+    Encoding,
+    InputFormat,
+    LabelColumn,
+    LabelColumns,
+    ProblemChoice,
+    TextColumn,
+    check_files,
+    check_labels,
+    table_format,
+)
+from models.problem import problem_of
 from models.tables import TableError
 
 if TYPE_CHECKING:
@@ -20,6 +32,16 @@ if TYPE_CHECKING:
 NEEDS_BUILD = "this needs torch and transformers: run `make setup-build`, or install supportbot[build]"
 
 EPOCHS = 5
+LABEL_SMOOTHING = 0.1
+# What figures are called.
+FIGURE_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "mean_average_precision": "mean average precision",
+    "mae": "mean absolute error",
+    "spearman": "Spearman",
+}
 # A few hundred tickets make a handful of batches an epoch, and 5 epochs of those teach next to nothing: on 300 tickets with three
 # labels, accuracy on held-out ones was .39 after 18 batches and .90 after some hundred.
 LEAST_BATCHES = 500
@@ -39,8 +61,10 @@ def train(
     ] = None,
     dev_share: Annotated[float, typer.Option(min=0.01, max=0.5, help="The share of each label held out of --data.")] = 0.1,
     base: Annotated[Path | None, typer.Option(help="An encoder's checkpoint folder.", show_default="MiniLM-L6")] = None,
+    problem_type: Annotated[ProblemChoice, typer.Option(help="What the model shall give to a text.")] = ProblemChoice.SINGLE_LABEL,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_columns: LabelColumns = None,
     input_format: InputFormat = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -53,7 +77,10 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in a training batch.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The peak, after warm-up.")] = 5e-5,
-    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share of certainty taken from the true label.")] = 0.1,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.5, help="Share of certainty taken from the true label.", show_default="0.1; 0 for regression"),
+    ] = None,
     max_length: Annotated[int, typer.Option(min=8, help="Tokens of a text that the model reads.")] = 256,
     seed: Annotated[int, typer.Option(help="Decides the split, the order and the new weights.")] = 17,
     threads: Annotated[int, typer.Option(min=0, help="Compute threads; 0 leaves it to torch.")] = 0,
@@ -74,7 +101,7 @@ def train(
         Path | None, typer.Option(help="A TOML file with greetings, signatures, HTML and so on.", show_default="built-in ones")
     ] = None,
 ) -> None:
-    """Fine-tune a classifier on your own labelled texts, with any number of labels.
+    """Fine-tune a classifier on your own labelled texts, with any number of labels, or a model that gives numbers.
 
     Seeded: the same data and options give the same model. It can be interrupted at any time: run the same command again, and it
     continues after the last finished epoch. Needs the build extra.
@@ -83,16 +110,22 @@ def train(
 
         supportbot train --data tickets.csv --out my-checkpoint
     """
-    from models.making.dataset import DatasetError, read_examples, split
+    from models.making.dataset import DatasetError, label_names, read_examples, split
+    from models.making.judge import JUDGES
 
-    table = table_format(input_format, delimiter, encoding, text_column, label_column)
+    table = table_format(input_format, delimiter, encoding, text_column, label_column, label_columns)
+    problem = problem_type.problem
+    labels = JUDGES[problem].kind
+    check_labels(table, labels)
+    if label_smoothing and problem == "regression":
+        fail("--label-smoothing: numbers have no certainty that it could be taken from")
     files = [_weighted(name) for name in data]
     check_files([*(path for path, _ in files), *(dev or [])])
     try:
-        examples = read_examples(files, table, say)
+        examples = read_examples(files, table, say, labels)
         if dev:
             kept = examples
-            held = read_examples([(path, 1.0) for path in dev], table, say)
+            held = read_examples([(path, 1.0) for path in dev], table, say, labels)
         else:
             kept, held = split(examples, dev_share, seed)
     except (DatasetError, TableError) as error:
@@ -114,7 +147,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        label_smoothing=label_smoothing,
+        label_smoothing=(0.0 if problem == "regression" else LABEL_SMOOTHING) if label_smoothing is None else label_smoothing,
         max_length=max_length,
         patience=patience or max(2, epochs // 4),
         seed=seed,
@@ -122,7 +155,8 @@ def train(
     )
     try:
         with progress_bar(transient=False) as progress:
-            run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs), augmenter)
+            wanted = problem_of(problem, label_names(kept, problem, label_column or "LABEL_0"))
+            run(base or default_base(), out, kept, held, options, TrainingBar(progress, epochs), augmenter, wanted)
     except (TrainingError, CheckpointError, DatasetError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
@@ -146,10 +180,8 @@ class TrainingBar:
 
     def epoch(self, result: EpochResult, *, best: bool) -> None:
         """An epoch is done and measured; `best` when it is the best so far."""
-        say(
-            f"epoch {result.epoch}: loss {result.loss:.4f}, dev accuracy {result.dev_accuracy:.4f},"
-            f" dev macro-F1 {result.dev_macro_f1:.4f}{' (best so far)' if best else ''}"
-        )
+        figures = ", ".join(f"dev {FIGURE_NAMES[name]} {value:.4f}" for name, value in result.dev.items())
+        say(f"epoch {result.epoch}: loss {result.loss:.4f}, {figures}{' (best so far)' if best else ''}")
 
     def note(self, text: str) -> None:
         """A sentence about the base."""

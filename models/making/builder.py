@@ -41,14 +41,15 @@ from models.making.config import CheckpointError, UnsupportedEncoder
 from models.making.coverage import coverage_at, curve
 from models.making.dataset import Example, read_examples
 from models.making.encoder import FAMILIES, Encoder, read_encoder
-from models.making.evaluate import agreement, compositions, encode_all, fit_temperature, logits_alone, quality, targets_of
+from models.making.evaluate import agreement, compositions, encode_all, logits_alone
 from models.making.formats import WEIGHTS
 from models.making.graph import Writer
+from models.making.judge import Judge, Quality, choose_thresholds, judge_of, with_thresholds
 from models.making.metrics import Floats, Indices, expected_calibration_error
 from models.making.profile import ProfileTexts, make_profile, texts_of
 from models.making.tokens import NotCompared, compare_tokens
 from models.making.weights import weight_files
-from models.problem import softmax
+from models.problem import DEFAULT_THRESHOLD, Problem, ProblemType
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import BlankTextError, Encoding
 
@@ -93,6 +94,8 @@ class BuildOptions:
     those that will be served, by default the dev texts, else built-in tickets. `profile` is what drift detection measures texts
     against; by default it is learned from `training`, texts that the model was trained on, and from the dev texts. `reduce_range`
     keeps weights to 7 bits, for x86 CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
+    `problem_type` None is what the checkpoint's config says. `threshold` is that of all labels of a multi-label model; None chooses
+    each label's own on the dev texts, for the highest F1.
     """
 
     name: str
@@ -108,6 +111,8 @@ class BuildOptions:
     card_template: str | None = None
     training: Sequence[str] = ()
     profile: ProfileTexts | None = None
+    problem_type: ProblemType | None = None
+    threshold: float | None = DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,8 @@ def build_bundle(
     tests: Sequence[TestSet],
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Build `out` from a checkpoint folder; the temperature is fitted on `dev` (1.0 without any), `tests` are recorded.
+    """Build `out` from a checkpoint folder; the temperature is fitted on `dev` (1.0 without any, and for numbers), `tests` are
+    recorded.
 
     Raises `CheckpointError` for an unusable checkpoint, `BuildError` when `out` exists, options are wrong or an expected label is
     missed, `DatasetError` for labels or texts that the model cannot take.
@@ -143,7 +149,8 @@ def build_bundle(
     if out.exists():
         raise BuildError(f"{out} exists; choose another folder or remove it")
     _check_options(options)
-    checkpoint = read_checkpoint(checkpoint_folder, options.max_length)
+    checkpoint = read_checkpoint(checkpoint_folder, options.max_length, options.problem_type)
+    _check_threshold(checkpoint.problem, options, dev)
     for note in checkpoint.notes:
         say(note)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -245,16 +252,25 @@ def _tokenizer(checkpoint: Checkpoint, words: int) -> Tokenizer:
     return tokenizer
 
 
-def open_checkpoint(folder: Path, max_length: int | None = None, temperature: float = 1.0) -> Classifier:
-    """A checkpoint folder as an fp32 classifier in memory, on the padding-free graph; `max_length` as in `read_checkpoint`.
+def open_checkpoint(
+    folder: Path,
+    max_length: int | None = None,
+    temperature: float = 1.0,
+    problem_type: ProblemType | None = None,
+    thresholds: Sequence[float] = (),
+) -> Classifier:
+    """A checkpoint folder as an fp32 classifier in memory, on the padding-free graph; `max_length` and `problem_type` as in
+    `read_checkpoint`.
 
     It has no golden texts, so there is nothing that `self_check` could check. Raises `CheckpointError`, `UnsupportedEncoder` where
     there is no padding-free graph, and `BundleError` when the runtime cannot load the graph.
     """
-    checkpoint = read_checkpoint(folder, max_length)
+    checkpoint = read_checkpoint(folder, max_length, problem_type)
     model = Writer(_encoder(checkpoint)[0]).write().SerializeToString()
     draft = _draft(checkpoint, _Graphs("packed", model, model), BuildOptions("checkpoint", precision="fp32"))
-    return Classifier(Bundle(draft.model_copy(update={"temperature": temperature}), model, checkpoint.tokenizer))
+    return Classifier(
+        Bundle(draft.model_copy(update={"temperature": temperature, "thresholds": list(thresholds)}), model, checkpoint.tokenizer)
+    )
 
 
 def _draft(checkpoint: Checkpoint, graphs: _Graphs, options: BuildOptions) -> Manifest:
@@ -265,15 +281,16 @@ def _draft(checkpoint: Checkpoint, graphs: _Graphs, options: BuildOptions) -> Ma
         version=options.version or hashlib.sha256(graphs.model).hexdigest()[:8],
         engine=graphs.engine,
         precision=options.precision,
-        labels=checkpoint.labels,
+        labels=list(checkpoint.problem.labels),
         max_length=checkpoint.max_length,
         pad_token_id=checkpoint.pad_token_id,
         temperature=1.0,
         files={MODEL: _record(graphs.model), TOKENIZER: _record(checkpoint.tokenizer)},
-        goldens=[Golden(text="draft", label=checkpoint.labels[0], logits=[0.0] * len(checkpoint.labels))],
+        goldens=[Golden(text="draft", label=checkpoint.problem.labels[0], logits=[0.0] * len(checkpoint.problem.labels))],
         golden_tolerance=GOLDEN_TOLERANCE[options.precision],
         provenance={},
         verification={},
+        problem_type=checkpoint.problem.type,
     )
 
 
@@ -293,23 +310,17 @@ def _finish(
     _try_lengths(options.goldens[0], fp32, built)
     say("comparing token ids with the checkpoint's own tokenizer")
     tokens = _tokens(checkpoint, built, options.goldens, say)
-    temperature = 1.0
-    calibration: dict[str, JsonValue] = {}
-    if dev:
-        say(f"fitting the temperature on {len(dev)} texts")
-        targets = targets_of(dev, built.labels)
-        logits = logits_alone(built, [example.text for example in dev])
-        temperature = round(fit_temperature(targets, logits), 4)
-        before, after = quality(targets, logits, 1.0), quality(targets, logits, temperature)
-        calibration = {"texts": len(dev), "ece_before": _round(before.ece), "ece_after": _round(after.ece)}
+    found = _calibrate(built, options, dev, say)
+    temperature = found.temperature
     say("recording the goldens")
     goldens = [_golden(built, text) for text in options.goldens]
     manifest = draft.model_copy(
         update={
             "temperature": temperature,
+            "thresholds": list(found.judge.problem.thresholds),
             "goldens": goldens,
             "provenance": _provenance(checkpoint.folder, graphs.engine, options) | {"tokens": tokens},
-            "verification": {"calibration": calibration} | _verify(built, fp32, temperature, tests, say),
+            "verification": {"calibration": found.record} | _verify(built, fp32, found, tests, say),
         }
     )
     finished = Classifier(Bundle(manifest, model, tokenizer))
@@ -319,11 +330,52 @@ def _finish(
     return manifest.model_copy(update={"files": files, "provenance": manifest.provenance | {"profile": record}}), profile
 
 
+@dataclass(frozen=True, slots=True)
+class _Calibration:
+    """What was fitted on the dev texts: the temperature, and the thresholds of the judge's problem; `record` tells how well."""
+
+    judge: Judge
+    temperature: float
+    record: dict[str, JsonValue]
+
+    def scores(self, logits: Floats) -> Floats:
+        """The scores as the bundle will give them."""
+        return self.judge.problem.scores(logits / self.temperature)
+
+
+def _calibrate(built: Classifier, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]) -> _Calibration:
+    """Fit the temperature, and choose thresholds, as far as the problem type has them and there are dev texts."""
+    judge = judge_of(built.problem)
+    thresholds = built.problem.thresholds and (options.threshold or DEFAULT_THRESHOLD,) * len(built.labels)
+    if thresholds:
+        judge = judge_of(with_thresholds(built.problem, thresholds))
+    if not dev:
+        return _Calibration(judge, 1.0, {})
+    if judge.has_temperature:
+        say(f"fitting the temperature on {len(dev)} texts")
+    truth = judge.truth(dev)
+    logits = logits_alone(built, [example.text for example in dev])
+    temperature = round(judge.fit_temperature(truth, logits), 4)
+    if thresholds and options.threshold is None:
+        say(f"choosing the thresholds of {len(thresholds)} labels for F1 on {len(dev)} texts")
+        scores = judge.problem.scores(logits / temperature)
+        judge = judge_of(with_thresholds(built.problem, choose_thresholds(truth, scores)))
+    record: dict[str, JsonValue] = {"texts": len(dev)}
+    if judge.has_temperature:
+        before, after = (judge.quality(truth, judge.problem.scores(logits / each)) for each in (1.0, temperature))
+        record |= {"ece_before": _round(before.ece), "ece_after": _round(after.ece)}
+        if thresholds:
+            record |= {"thresholds": "f1" if options.threshold is None else options.threshold, "labels": _recorded(after)["labels"]}
+    return _Calibration(judge, temperature, record)
+
+
 def _profile(
     classifier: Classifier, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]
 ) -> tuple[bytes | None, JsonValue]:
     """The profile for drift detection, or None; and what the manifest says of it."""
-    texts = options.profile or texts_of(options.training, dev)
+    texts: ProfileTexts | str = "drift detection needs a model that gives one label"
+    if classifier.problem.gives_one_label:
+        texts = options.profile or texts_of(options.training, dev)
     if isinstance(texts, str):
         say(f"no profile for drift detection: {texts}")
         return None, {"missing": texts}
@@ -344,7 +396,7 @@ def _profile(
 
 
 def _verify(
-    built: Classifier, fp32: Classifier, temperature: float, tests: Sequence[TestSet], say: Callable[[str], None]
+    built: Classifier, fp32: Classifier, found: _Calibration, tests: Sequence[TestSet], say: Callable[[str], None]
 ) -> dict[str, JsonValue]:
     """Measure each set in fp32 and as built, each text alone and in random batches; agreement is over all sets together."""
     sets: dict[str, JsonValue] = {}
@@ -355,29 +407,29 @@ def _verify(
     all_texts: list[str] = []
     for test in tests:
         say(f"measuring on {test.name} ({len(test.examples)} texts)")
-        targets = targets_of(test.examples, built.labels)
+        truth = found.judge.truth(test.examples)
         texts = [example.text for example in test.examples]
         references.append(logits_alone(fp32, texts))
         alones.append(logits_alone(built, texts))
         all_texts += texts
         fp32_quality, bundle_quality = (
-            _rounded(asdict(quality(targets, logits, temperature))) for logits in (references[-1], alones[-1])
+            _recorded(found.judge.quality(truth, found.scores(logits))) for logits in (references[-1], alones[-1])
         )
         (wrapped if test.wrapped else sets)[test.name] = {"domain": test.domain, "fp32": fp32_quality, "bundle": bundle_quality}
         if test.curve is not None:
-            curves.setdefault(test.curve, []).append((targets, softmax(alones[-1] / temperature)))
+            curves.setdefault(test.curve, []).append((truth, found.scores(alones[-1])))
     if not alones:
         return {"sets": sets}
     say(f"trying {COMPOSITIONS} random batches")
     reference, alone = np.concatenate(references), np.concatenate(alones)
-    tried = compositions(built, encode_all(built, all_texts), alone, COMPOSITIONS, temperature)
+    tried = compositions(built, encode_all(built, all_texts), alone, COMPOSITIONS, found.temperature, found.judge.problem)
     if tried.moved and built.manifest.engine == "packed":
         raise BuildError(f"{tried.moved} of {tried.texts} answers in random batches are not, to the bit, those of the texts alone")
     return {
         "sets": sets,
         "wrapped": wrapped,
         "curves": {name: _curve(parts) for name, parts in curves.items()},
-        "against_fp32": _rounded(asdict(agreement(softmax(alone / temperature), softmax(reference / temperature)))),
+        "against_fp32": _rounded(asdict(agreement(found.judge.problem, found.scores(alone), found.scores(reference)))),
         "compositions": _rounded(asdict(tried)),
     }
 
@@ -448,6 +500,15 @@ def _check_options(options: BuildOptions) -> None:
         raise BuildError("the golden texts: there must be at least one, and none may be blank")
 
 
+def _check_threshold(problem: Problem, options: BuildOptions, dev: Sequence[Example]) -> None:
+    if not problem.thresholds and options.threshold != DEFAULT_THRESHOLD:
+        raise BuildError(f"thresholds are for multi-label models, and this one is {problem.type}")
+    if options.threshold is None and not dev:
+        raise BuildError("choosing thresholds for F1 needs labelled texts (--dev)")
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise BuildError(f"threshold {options.threshold:g}: must be between 0 and 1")
+
+
 def _check_expected(classifier: Classifier, expected: dict[str, str]) -> None:
     for text, label in expected.items():
         (prediction,) = classifier.predict([classifier.encode(text)])
@@ -483,4 +544,14 @@ def _round(value: float) -> float:
 
 
 def _rounded(record: dict[str, Any]) -> dict[str, JsonValue]:
-    return {name: _round(value) if isinstance(value, float) else value for name, value in record.items()}
+    return {name: _rounded_value(value) for name, value in record.items()}
+
+
+def _rounded_value(value: Any) -> JsonValue:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return _rounded(value)
+    return _round(value) if isinstance(value, float) else value
+
+
+def _recorded(quality: Quality) -> dict[str, JsonValue]:
+    return _rounded(quality.as_json())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from models.bundle import Manifest
 from models.making.coverage import TABLE
+from models.problem import ProblemType
 
 DEFAULT_TEMPLATE = """# {identity}
 
-A text classifier with {label_count} labels: {labels}.
+A text classifier. Labels ({label_count}): {labels}. {answer}
 
 {facts}
 
@@ -19,12 +21,32 @@ A text classifier with {label_count} labels: {labels}.
 """
 
 
+# What a text is given, by problem type.
+_ANSWERS: Final[Mapping[ProblemType, str]] = {
+    "single-label": "A text gets one of them.",
+    "multi-label": "A text gets any number of them, or none.",
+    "one-label": "A text gets its probability, a number from 0 to 1.",
+    "regression": "A text gets a number.",
+}
+# The figures of a set's table in fp32 and of the bundle, and those of the bundle alone, each by its name.
+_FIGURES: Final[Mapping[ProblemType, tuple[Mapping[str, str], Mapping[str, str]]]] = {
+    "single-label": ({"accuracy": "accuracy", "macro_f1": "macro-F1"}, {"ece": "ECE"}),
+    "multi-label": (
+        {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "mean_average_precision": "mean average precision"},
+        {"exact_match": "exact match", "ece": "ECE"},
+    ),
+    "one-label": ({"mae": "mean absolute error", "spearman": "Spearman"}, {"ece": "ECE"}),
+    "regression": ({"mae": "mean absolute error", "spearman": "Spearman"}, {}),
+}
+
+
 def render_card(manifest: Manifest, template: str | None = None) -> str:
-    """Fill a card template; the placeholders are identity, label_count, labels, facts and measurements."""
+    """Fill a card template; the placeholders are identity, label_count, labels, answer, facts and measurements."""
     return (template or DEFAULT_TEMPLATE).format(
         identity=f"{manifest.name}@{manifest.version}",
         label_count=len(manifest.labels),
         labels=", ".join(manifest.labels),
+        answer=_ANSWERS[manifest.problem_type],
         facts=_facts(manifest),
         measurements=_measurements(manifest),
     )
@@ -35,9 +57,10 @@ def _facts(manifest: Manifest) -> str:
     rows = {
         "engine": {"packed": "padding-free passes", "padded": "padded passes"}[manifest.engine],
         "precision": manifest.precision,
+        "problem type": manifest.problem_type,
         "size": f"{size:.1f} MB",
         "longest input": f"{manifest.max_length} tokens, longer texts are cut",
-        "temperature": f"{manifest.temperature}",
+        "temperature": f"{manifest.temperature}" if manifest.problem_type != "regression" else "none, numbers are as they come",
         "made": str(manifest.provenance.get("created", "")),
         "drift detection": _drift(manifest.provenance.get("profile")),
     }
@@ -57,24 +80,45 @@ def _measurements(manifest: Manifest) -> str:
     sets: dict[str, Any] = verification["sets"]
     if not sets:
         return "Nothing: the bundle was built without test files."
-    parts = [
-        "| texts | domain | n | accuracy fp32 | accuracy | macro-F1 fp32 | macro-F1 | ECE |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    compared, alone = _FIGURES[manifest.problem_type]
+    heads = ["texts", "domain", "n", *(f"{name} fp32 | {name}" for name in compared.values()), *alone.values()]
+    parts = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in ' | '.join(heads).split(' | '))} |"]
     for name, row in sets.items():
         fp32, bundle = row["fp32"], row["bundle"]
-        parts.append(
-            f"| {name} | {row['domain']} | {bundle['texts']} | {fp32['accuracy']:.4f} | {bundle['accuracy']:.4f} |"
-            f" {fp32['macro_f1']:.4f} | {bundle['macro_f1']:.4f} | {bundle['ece']:.4f} |"
-        )
+        cells = [_cell(quality[figure]) for figure in compared for quality in (fp32, bundle)]
+        cells += [_cell(bundle[figure]) for figure in alone]
+        parts.append(f"| {name} | {row['domain']} | {bundle['texts']} | {' | '.join(cells)} |")
     if verification.get("wrapped"):
         parts += ["", *_wrapped(verification["wrapped"])]
     if verification.get("curves"):
         parts += ["", *_curves(verification["curves"])]
-    parts += ["", *_agreements(verification), "", "Confusion matrices of the bundle (rows: true label, columns: predicted)"]
-    for name, row in sets.items():
-        parts += ["", f"{name}:", "", *_confusion(manifest.labels, row["bundle"]["confusion"])]
+    parts += ["", *_agreements(manifest)]
+    if manifest.problem_type == "single-label":
+        parts += ["", "Confusion matrices of the bundle (rows: true label, columns: predicted)"]
+        for name, row in sets.items():
+            parts += ["", f"{name}:", "", *_confusion(manifest.labels, row["bundle"]["confusion"])]
+    if manifest.problem_type == "multi-label":
+        parts += ["", "Each label of the bundle"]
+        for name, row in sets.items():
+            parts += ["", f"{name}:", "", *_labels(row["bundle"]["labels"])]
     return "\n".join(parts)
+
+
+def _cell(value: float | None) -> str:
+    """A figure; empty where there is none."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def _labels(rows: dict[str, Any]) -> list[str]:
+    shares = ("precision", "recall", "f1", "average_precision", "ece")
+    lines = [
+        "| label | n | threshold | precision | recall | F1 | average precision | ECE |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for label, row in rows.items():
+        cells = " | ".join(_cell(row[name]) for name in shares)
+        lines.append(f"| {label} | {row['texts']} | {row['threshold']:g} | {cells} |")
+    return lines
 
 
 def _wrapped(rows: dict[str, Any]) -> list[str]:
@@ -109,23 +153,30 @@ def _curves(curves: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _agreements(verification: dict[str, Any]) -> list[str]:
+def _agreements(manifest: Manifest) -> list[str]:
+    verification: dict[str, Any] = dict(manifest.verification)
+    numbers = manifest.problem_type in {"one-label", "regression"}
+    what = "number" if manifest.problem_type == "regression" else "probability"
     fp32, tried = verification["against_fp32"], verification["compositions"]
     calibration = verification["calibration"]
+    same_label = "Against fp32: " if numbers else f"Same label as fp32: {fp32['label_match']:.2%} of {fp32['texts']} texts; "
+    flips = "" if numbers else f"{tried['flips']} other labels, "
     same = (
-        f"- Same label as fp32: {fp32['label_match']:.2%} of {fp32['texts']} texts; largest change of a probability"
+        f"- {same_label}largest change of a {what}"
         f" {fp32['largest_probability_change']:.3f}, mean {fp32['mean_probability_change']:.5f}."
     )
     mates = (
-        f"- In {tried['batches']} random batches ({tried['texts']} places) against alone: {tried['flips']} other labels, largest"
-        f" change of a probability {tried['largest_probability_change']:.3f}, {tried['moved']} answers with any other bit."
+        f"- In {tried['batches']} random batches ({tried['texts']} places) against alone: {flips}largest"
+        f" change of a {what} {tried['largest_probability_change']:.3f}, {tried['moved']} answers with any other bit."
     )
     lines = [same, mates]
-    if calibration:
+    if "ece_before" in calibration:
         lines.append(
             f"- The temperature was fitted on {calibration['texts']} held-out texts: ECE {calibration['ece_before']:.4f} before,"
             f" {calibration['ece_after']:.4f} after."
         )
+    if calibration.get("thresholds") == "f1":
+        lines.append(f"- Each label's threshold was chosen for F1 on the same {calibration['texts']} texts.")
     return lines
 
 

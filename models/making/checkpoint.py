@@ -9,15 +9,16 @@ from typing import Final
 from models.making.config import (
     CheckpointError,
     Config,
-    label_names,
     padding_id,
     positions_of,
+    problem_of_checkpoint,
     read_config,
     read_json,
     refuse_quantized,
 )
 from models.making.formats import require_files
 from models.making.tokenization import prepare_tokenizer
+from models.problem import Problem, ProblemType
 
 # What a manifest allows.
 SHORTEST_LIMIT, LONGEST_LIMIT = 3, 8192
@@ -35,26 +36,24 @@ class Checkpoint:
 
     folder: Path
     config: Config
-    labels: list[str]
+    problem: Problem
     max_length: int
     pad_token_id: int
     tokenizer: bytes
     notes: tuple[str, ...]
 
 
-def read_checkpoint(folder: Path, max_length: int | None = None) -> Checkpoint:
-    """Read a sequence classifier's folder; `max_length` is by default what the tokenizer says, at most what the model can.
+def read_checkpoint(folder: Path, max_length: int | None = None, problem_type: ProblemType | None = None) -> Checkpoint:
+    """Read a sequence classifier's folder; `max_length` is by default what the tokenizer says, at most what the model can, and
+    `problem_type` what the config says.
 
     Raises `CheckpointError`.
     """
     require_files(folder)
     config = read_config(folder)
     refuse_quantized(config)
-    # With several labels at once, or none but a number, confidences by softmax would be wrong.
-    if (problem := config.get("problem_type", "single_label_classification")) != "single_label_classification":
-        raise CheckpointError(f"config.json: problem_type = {problem!r} is not supported (only 'single_label_classification')")
+    problem = problem_of_checkpoint(config, problem_type)
     pad = padding_id(config)
-    labels = label_names(config)
     positions = positions_of(config)
     longest = max_length or min(_tokenizer_limit(folder), positions)
     if longest > positions:
@@ -62,7 +61,7 @@ def read_checkpoint(folder: Path, max_length: int | None = None) -> Checkpoint:
     if not SHORTEST_LIMIT <= longest <= LONGEST_LIMIT:
         raise CheckpointError(f"max length {longest}: must be {SHORTEST_LIMIT} to {LONGEST_LIMIT} tokens")
     tokenizer, notes = prepare_tokenizer(folder, config)
-    return Checkpoint(folder, config, labels, longest, pad, tokenizer, notes)
+    return Checkpoint(folder, config, problem, longest, pad, tokenizer, notes)
 
 
 def _tokenizer_limit(folder: Path) -> int:

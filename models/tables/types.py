@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import TypeAlias
+
+# What a text is labelled with: one label, several or none, or a number.
+Label: TypeAlias = str | tuple[str, ...] | float
 
 # Where what was recognised about a file is said.
 Notice = Callable[[str], object]
@@ -20,12 +24,21 @@ class Kind(StrEnum):
     JSONL = "jsonl"
 
 
+class LabelKind(Enum):
+    """How texts are labelled."""
+
+    ONE = "one"
+    SEVERAL = "several"
+    NUMBER = "number"
+
+
 @dataclass(frozen=True, slots=True)
 class TableFormat:
     """How files are to be read; what is None is recognised.
 
     `kind`: by the file's name. `delimiter`: of CSV, by its header. `encoding`: by a byte order mark, which wins over it, else
     UTF-8. `text_column`: "text"; one that is named is an error where there are no columns. `label_column`: "label".
+    `label_columns`: in place of it, a column of 0 and 1 for each of several labels.
     """
 
     kind: Kind | None = None
@@ -33,6 +46,7 @@ class TableFormat:
     encoding: str | None = None
     text_column: str | None = None
     label_column: str | None = None
+    label_columns: tuple[str, ...] = ()
 
     @property
     def text_name(self) -> str:
@@ -47,7 +61,7 @@ class TableFormat:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One usable row: a non-blank text and, where labels were asked for, its non-blank label.
+    """One usable row: a non-blank text and, where labels were asked for, what it is labelled with.
 
     `line` counts from 1. A record of several lines has the number of its first; in a JSON list it is the number of the element.
     """
@@ -55,7 +69,7 @@ class Row:
     source: str
     line: int
     text: str
-    label: str | None = None
+    label: Label | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def read_labels(path: Path, layout: Layout, tally: Tally) -> dict[str, list[str]
             elif row.label not in known:
                 tally.add_fault(row.source, row.line, f"label {row.label!r} is none of {', '.join(known)}")
             else:
-                found.setdefault(row.text, []).append(row.label)
+                found.setdefault(row.text, []).append(str(row.label))
     if not found:
         raise TableError("\n".join(tally.faults) or f"{path}: no labels")
     return found

@@ -98,10 +98,11 @@ def test_every_broken_bound_is_named_and_the_json_is_written_all_the_same(first:
 
 
 def test_bounds_on_random_batches_and_label_match() -> None:
-    from models.making.evaluate import Agreement, Compositions, Quality
+    from models.making.evaluate import Agreement, Compositions
+    from models.making.judge import LabelQuality
     from models.making.verify import Bounds, Measured, Report
 
-    quality = Quality(10, 0.9, 0.9, 0.01, 0.3, [[9, 1], [0, 0]], 0.9)
+    quality = LabelQuality(10, 0.9, 0.9, 0.01, 0.3, [[9, 1], [0, 0]], 0.9)
     measured = Measured(quality, Agreement(10, 0.9, 0.2, 0.01))
     report = Report({"mine": measured}, measured, Compositions(10, 100, 2, 5, 0.3))
     assert report.faults(Bounds(min_match=0.9, max_flips=2, max_composition_change=0.3, max_change=0.2)) == []
@@ -110,7 +111,7 @@ def test_bounds_on_random_batches_and_label_match() -> None:
         "random batches: flips 2 is above 1",
         "random batches: largest probability change 0.3 is above 0.25",
     ]
-    nothing = Report({"mine": Measured(Quality(1, 0.0, 0.0, float("nan"), 0.0, [], 0.9), None)})
+    nothing = Report({"mine": Measured(LabelQuality(1, 0.0, 0.0, float("nan"), 0.0, [], 0.9), None)})
     assert nothing.faults(Bounds(max_ece=1.0)) == ["mine: ECE nan is above 1"]
 
 

@@ -14,6 +14,7 @@ from models.classifier import Classifier
 from models.making.checkpoint import read_checkpoint
 from models.making.config import CheckpointError
 from models.making.evaluate import compositions
+from models.problem import ProblemType
 from models.tokenizer import Tokenizer
 
 GOOD: dict[str, Any] = {
@@ -50,14 +51,18 @@ def test_roberta_s_positions_begin_after_its_padding_token_s_even_where_the_conf
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"problem_type": "multi_label_classification"}, "problem_type"),
-        ({"problem_type": "regression"}, "problem_type"),
+        ({"problem_type": "ranking"}, "problem_type = 'ranking' is not supported"),
+        ({"problem_type": ["regression"]}, r"problem_type = \['regression'\] is not supported"),
+        (
+            {"problem_type": "regression"},
+            "problem_type = regression, and id2label has 2; labels: a regression model has one",
+        ),
+        ({"problem_type": "single_label_classification", "id2label": {"0": "a"}}, "id2label has 1; labels: a single-label"),
         ({"pad_token_id": -1}, "pad_token_id"),
         ({"pad_token_id": True}, "pad_token_id"),
         ({"max_position_embeddings": "512"}, "max_position_embeddings"),
         ({"max_position_embeddings": 2}, "max length 2"),
         ({"max_position_embeddings": 100_000}, "max length 100000"),
-        ({"id2label": {"0": "a"}}, "id2label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
         ({"id2label": {"0": "a", "one": "b"}}, "id2label is not numbered"),
         ({"id2label": {"0": "a", "1": "a"}}, "id2label"),
@@ -68,6 +73,32 @@ def test_roberta_s_positions_begin_after_its_padding_token_s_even_where_the_conf
 def test_a_config_that_cannot_be_right_is_refused_by_name(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(folder_with(tmp_path, GOOD | change))
+
+
+@pytest.mark.parametrize(
+    ("stated", "labels", "asked", "found"),
+    [
+        (None, 2, None, "single-label"),
+        (None, 1, None, "one-label"),
+        ("regression", 1, None, "regression"),
+        ("multi_label_classification", 2, None, "multi-label"),
+        ("single_label_classification", 2, "multi-label", "multi-label"),
+        (None, 1, "regression", "regression"),
+        (None, 1, "multi-label", "multi-label"),
+        ("ranking", 2, "single-label", "single-label"),
+    ],
+)
+def test_the_problem_type_is_what_was_asked_for_or_what_the_config_says(
+    tmp_path: Path, stated: str | None, labels: int, asked: ProblemType | None, found: str
+) -> None:
+    config = GOOD | {"problem_type": stated, "id2label": {str(number): f"label {number}" for number in range(labels)}}
+    checkpoint = read_checkpoint(folder_with(tmp_path, config), problem_type=asked)
+    assert (checkpoint.problem.type, len(checkpoint.problem.labels)) == (found, labels)
+
+
+def test_a_problem_type_that_was_asked_for_must_fit(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="--problem-type = one-label, and id2label has 2; labels: a one-label model has one"):
+        read_checkpoint(folder_with(tmp_path, GOOD), problem_type="one-label")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])

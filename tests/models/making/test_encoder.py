@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 
 from models.engines import open_session, packed_logits
-from models.making.checkpoint import read_checkpoint
 from models.making.config import CheckpointError, UnsupportedEncoder
 from models.making.encoder import Encoder, read_encoder
 from models.types import Encoding
@@ -268,13 +267,6 @@ def test_an_unknown_activation_of_distilbert_is_named_as_it_names_it(tmp_path: P
     configure(tmp_path, activation="silu")
     with pytest.raises(UnsupportedEncoder, match="activation = 'silu'"):
         read_encoder(tmp_path)
-
-
-@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
-def test_a_problem_that_is_not_to_name_one_label_is_refused(problem: str, damaged: Path) -> None:
-    configure(damaged, problem_type=problem)
-    with pytest.raises(CheckpointError, match=f"problem_type = '{problem}'"):
-        read_checkpoint(damaged)
 
 
 @pytest.mark.parametrize("option", ["hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"])

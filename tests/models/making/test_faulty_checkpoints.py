@@ -204,7 +204,7 @@ def test_left_over_tensors_are_named_and_left_out(folder: Path) -> None:
         ({"intermediate_size": 60}, r"has shape \[64.*\], the config asks for \[60"),
         ({"max_position_embeddings": 600}, r"has shape \[512, \d+\], the config asks for \[600, \d+\]"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized already .quantization_config, 'bitsandbytes'"),
-        ({"problem_type": "multi_label_classification"}, "multi_label_classification' is not supported"),
+        ({"problem_type": "regression"}, "problem_type = regression, and id2label has"),
     ],
 )
 def test_a_config_that_the_weights_contradict(family: str, values: dict[str, Any], reason: str, folder: Path) -> None:

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from models.making.evaluate import agreement, fit_temperature, quality
+from models.making.evaluate import agreement
+from models.making.judge import LabelJudge
 from models.making.metrics import accuracy, confusion_matrix, expected_calibration_error, macro_f1, negative_log_likelihood
-from models.problem import softmax
+from models.problem import SingleLabel, softmax
 
 TRUE = np.array([0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 1, 1, 1, 2, 0])
@@ -39,14 +40,15 @@ def test_the_fitted_temperature_undoes_an_overconfident_scale() -> None:
     generator = np.random.default_rng(1)
     logits = generator.normal(size=(4000, 3))
     targets = np.array([generator.choice(3, p=row) for row in softmax(logits)])
-    assert fit_temperature(targets, 3.0 * logits) == pytest.approx(3.0, rel=0.1)
-    sharp, calibrated = quality(targets, 3.0 * logits, 1.0), quality(targets, 3.0 * logits, 3.0)
+    judge = LabelJudge(SingleLabel(("a", "b", "c")))
+    assert judge.fit_temperature(targets, 3.0 * logits) == pytest.approx(3.0, rel=0.1)
+    sharp, calibrated = (judge.quality(targets, softmax(scale * logits)) for scale in (3.0, 1.0))
     assert calibrated.ece < sharp.ece / 3
     assert calibrated.accuracy == sharp.accuracy
 
 
 def test_agreement_by_hand() -> None:
-    seen = agreement(np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.4, 0.6], [0.1, 0.9]]))
+    seen = agreement(SingleLabel(("a", "b")), np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.4, 0.6], [0.1, 0.9]]))
     assert seen.label_match == 0.5
     assert seen.largest_probability_change == pytest.approx(0.2)
     assert seen.mean_probability_change == pytest.approx(0.15)
