@@ -42,8 +42,7 @@ class Inflater:
             raise RequestError(400, "malformed_body", f"the body is cut off: its {self._coding} data has no end")
 
     def _fed(self, data: bytes) -> Iterator[bytes]:
-        is_full = False
-        while data or is_full:
+        while data:
             if self._member is None:
                 bits = WINDOW_BITS[self._coding] if self._coding != "deflate" else deflate_bits(data)
                 self._member, self._is_begun = zlib.decompressobj(bits), True
@@ -54,11 +53,9 @@ class Inflater:
                 raise RequestError(400, "malformed_body", message) from error
             if piece:
                 yield piece
-            # There may be more to come out although nothing is left to go in.
-            is_full = len(piece) == PIECE_BYTES
             data = self._member.unconsumed_tail
             if self._member.eof:
-                data, is_full, self._member = self._member.unused_data, False, None
+                data, self._member = self._member.unused_data, None
 
 
 class Verbatim:

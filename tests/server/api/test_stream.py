@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Message
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -290,6 +291,31 @@ async def test_lines_in_flight_are_bounded_and_no_more_is_read(settings: Setting
         assert is_whole
         assert [answer["line"] for answer in found] == list(range(1, total + 1))
         await sending
+
+
+async def test_a_line_is_in_flight_until_its_answer_has_been_taken(settings: SettingsMaker) -> None:
+    taken, left = asyncio.Event(), 100
+
+    async def receive() -> Message:
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": b"".join(map(line, range(10))), "more_body": left > 0}
+
+    async def send(_: Message) -> None:
+        await taken.wait()
+
+    headers = [(b"content-type", b"application/x-ndjson")]
+    scope = {"type": "http", "method": "POST", "path": "/classify", "headers": headers, "query_string": b""}
+    async with running(settings(answer_cache_texts=10)) as app:
+        statistics = app.service.metrics.streams
+        answering = asyncio.ensure_future(app.app(scope, receive, send))
+        await until(lambda: 100 - left >= LINES_IN_FLIGHT // 10)
+        await asyncio.sleep(0.05)
+        # All are answered but the last few, from the cache; none is taken.
+        assert 100 - left == -(-LINES_IN_FLIGHT // 10)
+        taken.set()
+        await answering
+        assert statistics.answered == 1_000
 
 
 async def test_large_lines_in_flight_are_bounded_in_bytes(settings: SettingsMaker) -> None:

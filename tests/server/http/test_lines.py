@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -59,7 +60,8 @@ async def test_what_is_thrown_away_is_bounded(monkeypatch: pytest.MonkeyPatch, p
 
 
 async def test_blank_lines_are_counted_together_only_between_two_others() -> None:
-    assert len(await read(*[b"\n" * 9 + b"x\n"] * 10)) == 10
+    for between in (b"x\n", b"x" * 20 + b"\n"):
+        assert len(await read(*[b"\n" * 9 + between] * 10)) == 10
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,29 @@ async def test_a_line_that_comes_byte_by_byte_has_no_more_time() -> None:
 
     with pytest.raises(RequestError, match="line 1 was not complete"):
         await anext(read_lines(Request({"type": "http", "headers": []}, receive), LineLimits(1 << 20, 0.1, 60)))
+
+
+def trickling(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """A request whose body has this piece every second, without end; the seconds pass at once."""
+    clock = itertools.count()
+    monkeypatch.setattr(lines, "perf_counter", lambda: next(clock))
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    return Request({"type": "http", "headers": []}, receive)
+
+
+async def test_blank_lines_are_no_lines_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="no line came after line 5 within 5 s"):
+        async with asyncio.timeout(10):
+            await anext(read_lines(trickling(b"\n", monkeypatch), LineLimits(1_000_000, 60, 5)))
+
+
+async def test_the_time_between_two_lines_begins_anew_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = read_lines(trickling(b"one\n", monkeypatch), LineLimits(10, 60, 5))
+    assert [(await anext(reading)).number for _ in range(30)] == list(range(1, 31))
 
 
 async def test_while_no_line_is_asked_for_no_time_is_counted() -> None:
@@ -129,7 +154,6 @@ async def test_a_compressed_body_that_is_cut_off_has_no_last_line() -> None:
 
 
 async def test_others_are_served_while_a_few_bytes_become_many_lines() -> None:
-    body = gzip.compress(b"a" * 9 + b"\n" + b"\n" * 9_000 + b"x" * 5_000_000 + b"\n")
     turns = 0
 
     async def others() -> None:
@@ -140,6 +164,9 @@ async def test_others_are_served_while_a_few_bytes_become_many_lines() -> None:
 
     other = asyncio.create_task(others())
     limits = LineLimits(line_bytes=100_000, line_seconds=60, idle_seconds=60)
-    assert len([line async for line in read_lines(request([body]), limits, "gzip")]) == 2
+    assert [line async for line in read_lines(request([b"\n" * 90_000]), limits)] == []
+    assert turns >= 80
+    body = gzip.compress(b"x" * 5_000_000 + b"\n")
+    assert len([line async for line in read_lines(request([body]), limits, "gzip")]) == 1
+    assert turns >= 80 + 5_000_000 // PIECE_BYTES
     other.cancel()
-    assert turns > 5_000_000 // PIECE_BYTES
