@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -34,13 +34,14 @@ from models.bundle import (
 )
 from models.classifier import Classifier
 from models.hashing import sha256_of_file
+from models.making.architecture import Encoder
 from models.making.calibrate import make_recipes
 from models.making.card import render_card
 from models.making.checkpoint import SHORTEST_LIMIT, Checkpoint, read_checkpoint
 from models.making.config import CheckpointError, UnsupportedEncoder
 from models.making.coverage import coverage_at, curve
 from models.making.dataset import Example, read_examples
-from models.making.encoder import FAMILIES, Encoder, read_encoder
+from models.making.encoder import read_encoder
 from models.making.evaluate import agreement, compositions, encode_all, logits_alone
 from models.making.formats import WEIGHTS
 from models.making.graph import Writer
@@ -90,7 +91,7 @@ class BuildError(Exception):
 class BuildOptions:
     """How to build; `max_length` in tokens, None for what the checkpoint was trained with.
 
-    `engine` None takes the padding-free graph where the architecture has one, and traces others. `calibration` are texts like
+    `engine` None takes the padding-free graph where the checkpoint has one, and traces others. `calibration` are texts like
     those that will be served, by default the dev texts, else built-in tickets. `profile` is what drift detection measures texts
     against; by default it is learned from `training`, texts that the model was trained on, and from the dev texts. `reduce_range`
     keeps weights to 7 bits, for x86 CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
@@ -185,17 +186,17 @@ def _packed_graphs(
     checkpoint: Checkpoint, options: BuildOptions, dev: Sequence[Example], say: Callable[[str], None]
 ) -> _Graphs | None:
     """The padding-free graphs, or None where the checkpoint is to be traced."""
-    family = str(checkpoint.config.get("model_type"))
     if options.engine == "padded":
-        return None
-    if options.engine is None and family not in FAMILIES:
-        say(f"there is no padding-free graph for {family!r} (only for {', '.join(FAMILIES)}): tracing it, with padded passes")
+        say("engine: padded, as asked for; tracing the model")
         return None
     try:
         encoder, tokenizer = _encoder(checkpoint, say)
     except UnsupportedEncoder as error:
+        if options.engine is None:
+            say(f"engine: padded, since there is no padding-free graph for this checkpoint: {error}; tracing the model")
+            return None
         raise UnsupportedEncoder(f"{error}; --engine padded traces the model instead") from error
-    say(f"writing the padding-free graph of a {encoder.family} with {len(encoder.layers)} layers of {encoder.hidden}")
+    say(f"engine: packed (padding-free), which has a graph for {encoder.family}; {len(encoder.layers)} layers of {encoder.hidden}")
     fp32 = Writer(encoder).write().SerializeToString()
     if options.precision == "fp32":
         return _Graphs("packed", fp32, fp32)
@@ -232,9 +233,9 @@ def _encoder(checkpoint: Checkpoint, say: Callable[[str], None] = lambda _: None
             f"{checkpoint.folder}: {encoder.parameters / 1e6:.0f} million parameters; an ONNX graph ends at 2 GiB, some 530 million"
             " in fp32"
         )
-    encoder = replace(encoder, positions=encoder.positions[: checkpoint.max_length])
-    if len(encoder.positions) < checkpoint.max_length:
-        raise CheckpointError(f"max length {checkpoint.max_length} is over the model's {len(encoder.positions)} positions")
+    if encoder.longest < checkpoint.max_length:
+        raise CheckpointError(f"max length {checkpoint.max_length} is over the model's {encoder.longest} positions")
+    encoder = encoder.cut(checkpoint.max_length)
     return encoder, _tokenizer(checkpoint, len(encoder.words))
 
 

@@ -11,8 +11,8 @@ import onnxruntime as ort
 
 from models import passes
 from models.engines import open_session
+from models.making.architecture import Encoder
 from models.making.config import CheckpointError
-from models.making.encoder import Encoder
 from models.making.graph import Writer
 from models.making.quantize import LEAST, Recipe, by_row, fixed
 from models.types import Encoding
@@ -34,7 +34,7 @@ def make_recipes(
     """
     probing = writer(encoder, probe=True)
     session = open_session(probing.write().SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-    inputs = list(dict.fromkeys(tensor for tensor, _ in probing.probes.values()))
+    inputs = list(dict.fromkeys(tensor for product in probing.probes.values() for tensor in product.inputs))
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
     # Every so many, so that a long file that is sorted by anything is seen from end to end.
     chosen = encodings[:: -(-len(encodings) // MOST_TEXTS)]
@@ -45,15 +45,18 @@ def make_recipes(
             keep = max(1, round(len(values) * share))
             rows[name].append(values[np.linspace(0, len(values) - 1, keep).astype(np.int64)])
     samples = {name: np.concatenate(parts) for name, parts in rows.items()}
-    if broken := [name for name, (tensor, _) in probing.probes.items() if not np.isfinite(samples[tensor]).all()]:
-        raise CheckpointError(f"the model computes values that are not finite before {broken[0]}: damaged or too large weights")
     recipes: dict[str, Recipe] = {}
-    for name, (tensor, dense) in probing.probes.items():
+    for name, product in probing.probes.items():
+        # As many rows where layers share the product, of each of them.
+        sample = np.concatenate([samples[tensor][:: len(product.inputs)] for tensor in product.inputs])
+        if not np.isfinite(sample).all():
+            raise CheckpointError(f"the model computes values that are not finite before {name}: damaged or too large weights")
         kind = name.rpartition(".")[2]
         if kind == "down":
-            recipes[name] = by_row(dense, samples[tensor], LEAST[encoder.activation], reduce_range=reduce_range)
-        elif kind == "context":
-            recipes[name] = by_row(dense, samples[tensor], None, reduce_range=reduce_range)
+            least = None if encoder.is_gated else LEAST[encoder.activation]
+            recipes[name] = by_row(product.dense, sample, least, reduce_range=reduce_range)
+        elif kind == "context" or len(product.inputs) > 1:  # no one scale suits both the first layers and the last
+            recipes[name] = by_row(product.dense, sample, None, reduce_range=reduce_range)
         else:
-            recipes[name] = fixed(dense, samples[tensor], reduce_range=reduce_range)
+            recipes[name] = fixed(product.dense, sample, reduce_range=reduce_range)
     return recipes

@@ -56,11 +56,24 @@ class Config:
         value = self._values.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A positive integer. Raises `CheckpointError`."""
+    @property
+    def names(self) -> set[str]:
+        """The keys that there are."""
+        return set(self._values)
+
+    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
+        """An integer, positive unless `least` is lower. Raises `CheckpointError`."""
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"config.json: {name} is {value!r}, a positive integer is needed")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            wanted = "a positive integer" if least == 1 else f"an integer of {least} or more"
+            raise CheckpointError(f"config.json: {name} is {value!r}, {wanted} is needed")
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false. Raises `CheckpointError`."""
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"config.json: {name} is {value!r}, true or false is needed")
         return value
 
     def real(self, name: str, default: float) -> float:

@@ -1,14 +1,14 @@
 """The encoder's ONNX graph, written from its weights: no tracing, no torch.
 
-One graph serves BERT, DistilBERT and RoBERTa. It is padding-free: token-wise layers run on the real tokens of the pass laid end to
-end, shape [tokens, hidden]; only attention sees texts side by side in rows. docs/engine.md tells why each part is as it is, with
-the measurements. Three things are exact rewritings of the usual graph:
+One graph serves all families of `models.making.encoder`. It is padding-free: token-wise layers run on the real tokens of the pass
+laid end to end, shape [tokens, hidden]; only attention sees texts side by side in rows. docs/engine.md tells why each part is as it
+is, with the measurements. Three things are exact rewritings of the usual graph:
 
-- The last layer computes what the head reads, the first token of each text.
+- Where the head reads the first token of each text, the last layer computes nothing else.
 - Its keys and values are never made: q.(x Wk) = (q Wk^T).x, and sum p (x Wv) = (sum p x) Wv, so both products are done once a text
-  instead of once a token.
-- A bias of the keys adds the same to all scores of a query, which softmax ignores; a bias of the values passes through attention
-  unchanged, because the probabilities add up to 1, and is added to the next bias here.
+  instead of once a token. Where a key's place changes what it is multiplied with, keys are made all the same.
+- A bias of the keys adds the same to all scores of a query, which softmax ignores, unless a key's place matters. A bias of the
+  values passes through attention unchanged, because the probabilities add up to 1, and is added to the next bias here.
 
 A text's logits do not depend, to the bit, on its batch-mates. Integer products are exact, all that is not attention works on single
 rows, and in attention every sum runs over the text's own tokens in a fixed order, with exact zeros for the others (see
@@ -17,62 +17,33 @@ rows, and in attention every sum runs over the text's own tokens in a fixed orde
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from models.making.encoder import Activation, Dense, Encoder, Norm
+from models.making.architecture import Activation, Dense, Encoder, Layer, Norm
+from models.making.attention import Attention
+from models.making.nodes import MICROSOFT, Nodes
 from models.making.quantize import LEVELS, LOW_LEVELS, LOW_ZERO_POINT, TINY, ZERO_POINT, ByRow, Fixed, Recipe
+from models.making.weights import Floats
 from models.passes import INPUTS
-
-Floats = npt.NDArray[np.float32]
 
 # Attention (opset 23) as one operator; the runtime's own operators besides.
 OPSET: Final = 23
-MICROSOFT: Final = "com.microsoft"
 # The graph's input with an element for each token.
 TOKENS: Final = "input_ids"
 
 
-class _Graph:
-    """A list of nodes and constants under construction; every method adds nodes and returns the name of a tensor."""
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One product of the graph, and the names of the tensors that are its input: several where layers share their weights."""
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-
-    def constant(self, name: str, value: npt.NDArray[Any]) -> str:
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant("i_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
-
-    def index(self, value: int) -> str:
-        return self.constant(f"index_{value}", np.array(value, dtype=np.int64))
-
-    def real(self, value: float) -> str:
-        return self.constant(f"f_{value!r}", np.array(value, dtype=np.float32))
-
-    def byte(self, value: int) -> str:
-        return self.constant(f"byte_{value}", np.array(value, dtype=np.uint8))
-
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - what ONNX takes
-        name = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
-        return name
-
-    def half(self, name: str, value: npt.NDArray[Any]) -> str:
-        """A constant kept in half precision; the runtime widens it once, when it loads the graph."""
-        if np.abs(value).max() > np.finfo(np.float16).max:
-            return self.constant(name, value.astype(np.float32))
-        return self.op("Cast", self.constant(name, value.astype(np.float16)), to=TensorProto.FLOAT)
+    inputs: list[str]
+    dense: Dense
 
 
 class Writer:
@@ -85,10 +56,9 @@ class Writer:
         self._encoder = encoder
         self._recipes = recipes
         self._probe = probe
-        self._g = _Graph()
-        # What the probing graph tells: the name of each product, the tensor that is its input, and its weights.
-        self.probes: dict[str, tuple[str, Dense]] = {}
-        self._views: tuple[str, ...] = ()
+        self._g = Nodes()
+        # What the probing graph tells: the products by name.
+        self.probes: dict[str, Product] = {}
         self._zeros: dict[tuple[str, int], str] = {}
 
     def write(self) -> onnx.ModelProto:
@@ -97,13 +67,11 @@ class Writer:
         """
         g, encoder = self._g, self._encoder
         hidden = self._embed()
-        # Where the rows' queries, keys and values are when their joint product is read as [3 x tokens, hidden].
-        queries = g.op("Mul", "rows", g.index(3))
-        self._views = queries, g.op("Add", queries, g.index(1)), g.op("Add", queries, g.index(2))
+        self._attention = Attention(g, encoder, self._table)
         for number in range(len(encoder.layers) - 1):
             hidden = self._layer(number, hidden)
-        first = self._last_layer(len(encoder.layers) - 1, hidden)
-        assert first == g.nodes[-1].name
+        read = self._read(len(encoder.layers) - 1, hidden)
+        assert read == g.nodes[-1].name
         g.nodes[-1].output[0] = "first"
         logits = self._head("first")
         g.nodes[-1].output[0] = "logits"
@@ -114,7 +82,9 @@ class Writer:
 
     def _embed(self) -> str:
         g, encoder = self._g, self._encoder
-        positions = g.op("Gather", g.constant("positions.table", encoder.positions), "positions", axis=0)
+        positions = None
+        if encoder.positions is not None:
+            positions = g.op("Gather", g.constant("positions.table", encoder.positions), "positions", axis=0)
         if self._recipes is not None:
             # A scale for each word: rare words have small vectors, which one scale for the table would round away.
             scale = np.maximum(np.abs(encoder.words).max(axis=1, keepdims=True) / LEVELS, TINY).astype(np.float32)
@@ -123,60 +93,95 @@ class Writer:
             words = g.op("Mul", rows, g.op("Gather", g.constant("words.scale", scale), "input_ids", axis=0))
         else:
             words = g.op("Gather", g.constant("words.table", encoder.words), "input_ids", axis=0)
-        return self._norm("embeddings.norm", g.op("Add", words, positions), encoder.norm)
+        hidden = self._norm("embeddings.norm", words if positions is None else g.op("Add", words, positions), encoder.norm)
+        return hidden if encoder.project is None else self._dense("embeddings.project", hidden, encoder.project)
+
+    def _name(self, number: int) -> str:
+        """Layers that share their weights share the name of the first of them, and so their constants."""
+        return f"layer.{self._encoder.layers.index(self._encoder.layers[number])}"
 
     def _layer(self, number: int, hidden: str) -> str:
-        g, layer, width = self._g, self._encoder.layers[number], self._encoder.hidden
-        name = f"layer.{number}"
+        layer, name = self._encoder.layers[number], self._name(number)
+        source = self._before_attention(number, hidden)
+        key_bias = layer.key.bias if layer.knows_place_of_keys else np.zeros_like(layer.key.bias)
         joined = Dense(
             np.concatenate([layer.query.weight, layer.key.weight, layer.value.weight], axis=1),
-            np.concatenate([layer.query.bias, np.zeros_like(layer.key.bias), np.zeros_like(layer.value.bias)]),
+            np.concatenate([layer.query.bias, key_bias, np.zeros_like(layer.value.bias)]),
         )
-        product = self._dense(f"{name}.attention", hidden, joined)
-        thirds = g.op("Reshape", product, g.integers(-1, width))
-        sides = [g.op("Gather", thirds, view, axis=0) for view in self._views]
-        heads = self._encoder.heads
-        mixed = g.op("Attention", *sides, "mask", q_num_heads=heads, kv_num_heads=heads)
-        context = g.op("Gather", g.op("Reshape", mixed, g.integers(-1, width)), "slots", axis=0)
+        context = self._attention.in_rows(name, layer, self._dense(f"{name}.attention", source, joined))
         return self._after_attention(number, hidden, context)
 
+    def _read(self, number: int, hidden: str) -> str:
+        """The last layer, and what the head reads of it, shape [texts, hidden]."""
+        if self._encoder.pooling == "first":
+            return self._final_norm(self._last_layer(number, hidden))
+        return self._mean(self._final_norm(self._layer(number, hidden)))
+
     def _last_layer(self, number: int, hidden: str) -> str:
-        g, layer, encoder = self._g, self._encoder.layers[number], self._encoder
-        name, heads, size, width = f"layer.{number}", encoder.heads, encoder.hidden // encoder.heads, encoder.hidden
+        """The last layer's first tokens, shape [texts, hidden]."""
+        g, layer, name = self._g, self._encoder.layers[number], self._name(number)
+        source = self._before_attention(number, hidden)
         firsts = g.op("Gather", "texts", g.index(0), axis=1)
-        first = g.op("Gather", hidden, firsts, axis=0)
-        scale = 1 / math.sqrt(size)
-        query = self._dense(f"{name}.first", first, Dense(layer.query.weight * scale, layer.query.bias * scale), firsts)
-        query = g.op("Transpose", g.op("Reshape", query, g.integers(-1, heads, size)), perm=[1, 0, 2])
-        keys = layer.key.weight.reshape(width, heads, size).transpose(1, 2, 0)
-        query = g.op("Transpose", g.op("MatMul", query, self._table(f"{name}.key", keys)), perm=[1, 2, 0])
-        tokens = g.op("Gather", hidden, "texts", axis=0)
-        scores = g.op("Transpose", g.op("MatMul", tokens, query), perm=[0, 2, 1])
-        shares = g.op("Softmax", g.op("Add", scores, "text_mask"), axis=-1)
-        mixed = g.op("Transpose", g.op("MatMul", shares, tokens), perm=[1, 0, 2])
-        values = layer.value.weight.reshape(width, heads, size).transpose(1, 0, 2)
-        context = g.op("Transpose", g.op("MatMul", mixed, self._table(f"{name}.value", values)), perm=[1, 0, 2])
-        context = g.op("Reshape", context, g.integers(-1, width))
-        return self._after_attention(number, first, context, firsts)
+        first = g.op("Gather", source, firsts, axis=0)
+        residual = first if source == hidden else g.op("Gather", hidden, firsts, axis=0)
+        context = self._attention.of_firsts(
+            name,
+            layer,
+            source,
+            query=lambda scale: self._dense(f"{name}.first", first, _times(layer.query, scale), firsts),
+            keys=lambda: self._dense(f"{name}.key", source, layer.key),
+        )
+        return self._after_attention(number, residual, context, firsts)
+
+    def _mean(self, hidden: str) -> str:
+        """The mean of each text's tokens: all of them have the same share."""
+        g = self._g
+        shares = g.op("Softmax", "text_mask", axis=-1)
+        mean = g.op("MatMul", shares, g.op("Gather", hidden, "texts", axis=0))
+        return g.op("Reshape", mean, g.integers(-1, self._encoder.hidden))
+
+    def _before_attention(self, number: int, hidden: str) -> str:
+        norm = self._encoder.layers[number].norm1
+        return hidden if norm is None or not self._encoder.is_pre_norm else self._norm(f"{self._name(number)}.norm1", hidden, norm)
 
     def _after_attention(self, number: int, residual: str, context: str, rows: str = TOKENS) -> str:
         """The rest of a layer, for all tokens or for some: both shape [rows, hidden]; `rows` as in `_dense`."""
-        g, layer, name = self._g, self._encoder.layers[number], f"layer.{number}"
+        g, layer, name = self._g, self._encoder.layers[number], self._name(number)
         output = Dense(layer.output.weight, layer.output.bias + layer.value.bias @ layer.output.weight)
         attended = self._dense(f"{name}.context", context, output, rows)
-        middle = self._norm(f"{name}.norm1", g.op("Add", attended, residual), layer.norm1)
-        up = self._activate(self._encoder.activation, self._dense(f"{name}.up", middle, layer.up, rows))
-        down = self._dense(f"{name}.down", up, layer.down, rows)
-        return self._norm(f"{name}.norm2", g.op("Add", down, middle), layer.norm2)
+        middle = g.op("Add", attended, residual)
+        if self._encoder.is_pre_norm:
+            return g.op("Add", self._feed_forward(name, layer, self._norm(f"{name}.norm2", middle, layer.norm2), rows), middle)
+        if layer.norm1 is not None:
+            middle = self._norm(f"{name}.norm1", middle, layer.norm1)
+        return self._norm(f"{name}.norm2", g.op("Add", self._feed_forward(name, layer, middle, rows), middle), layer.norm2)
+
+    def _feed_forward(self, name: str, layer: Layer, values: str, rows: str) -> str:
+        up = self._dense(f"{name}.up", values, layer.up, rows)
+        if not self._encoder.is_gated:
+            return self._dense(f"{name}.down", self._activate(self._encoder.activation, up), layer.down, rows)
+        inner = len(layer.down.weight)
+        activated = self._activate(self._encoder.activation, self._columns(up, 0, inner))
+        return self._dense(f"{name}.down", self._g.op("Mul", activated, self._columns(up, inner, 2 * inner)), layer.down, rows)
+
+    def _columns(self, values: str, start: int, end: int) -> str:
+        g = self._g
+        return g.op("Slice", values, g.integers(start), g.integers(end), g.integers(1))
+
+    def _final_norm(self, values: str) -> str:
+        norm = self._encoder.final_norm
+        return values if norm is None else self._norm("final_norm", values, norm)
 
     def _head(self, first: str) -> str:
         """Computed in fp32: it is a thousandth of the work, and what comes out are the logits themselves."""
         g = self._g
-        for number, (dense, activation) in enumerate(self._encoder.head):
-            first = g.op("MatMul", first, self._table(f"head.{number}.weight", dense.weight))
-            first = g.op("Add", first, g.constant(f"head.{number}.bias", dense.bias))
-            if activation is not None:
-                first = self._activate(activation, first)
+        for number, step in enumerate(self._encoder.head):
+            first = g.op("MatMul", first, self._table(f"head.{number}.weight", step.dense.weight))
+            first = g.op("Add", first, g.constant(f"head.{number}.bias", step.dense.bias))
+            if step.activation is not None:
+                first = self._activate(step.activation, first)
+            if step.norm is not None:
+                first = self._norm(f"head.{number}.norm", first, step.norm)
         return first
 
     def _table(self, name: str, value: Floats) -> str:
@@ -187,7 +192,7 @@ class Writer:
     def _dense(self, name: str, values: str, dense: Dense, rows: str = TOKENS) -> str:
         """A product; `rows` is a tensor of shape [rows], whatever its elements."""
         g = self._g
-        self.probes[name] = values, dense
+        self.probes.setdefault(name, Product([], dense)).inputs.append(values)
         bias = g.constant(f"{name}.bias", dense.bias)
         if self._recipes is None:
             return g.op("Add", g.op("MatMul", values, g.constant(f"{name}.weight", dense.weight)), bias)
@@ -253,10 +258,15 @@ class Writer:
             helper.make_tensor_value_info(name, TensorProto.FLOAT if kind is np.float32 else TensorProto.INT64, list(shape))
             for name, (kind, shape) in INPUTS.items()
         ]
-        widths = {"logits": self._encoder.head[-1][0].weight.shape[1], "first": self._encoder.hidden}
+        widths = {"logits": self._encoder.labels, "first": self._encoder.hidden}
         outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["texts", width]) for name, width in widths.items()]
         if self._probe:
-            outputs += [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None) for tensor, _ in self.probes.values()]
+            probed = dict.fromkeys(tensor for product in self.probes.values() for tensor in product.inputs)
+            outputs += [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None) for tensor in probed]
         graph = helper.make_graph(g.nodes, "encoder", inputs, outputs, list(g.constants.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="supportbot")
+
+
+def _times(dense: Dense, factor: float) -> Dense:
+    return Dense(dense.weight * factor, dense.bias * factor)

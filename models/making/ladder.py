@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.engines import PaddedEngine, open_session, packed_logits, padded
+from models.making.architecture import Dense, Encoder
 from models.making.calibrate import make_recipes
-from models.making.encoder import Dense, Encoder, read_encoder
+from models.making.config import CheckpointError
+from models.making.encoder import read_encoder
 from models.making.graph import Writer
 from models.making.tune import LONGEST
 from models.problem import softmax
@@ -164,9 +166,12 @@ def run_ladder(
     """Build each step's model in `work`, measure all, and fill `result`. Needs torch and transformers.
 
     `texts` are the token ids of the mixed workload, `article` those of the text that the article's workload repeats ten times,
-    `calibration` others, for the INT8 scales of steps 7 to 9.
+    `calibration` others, for the INT8 scales of steps 7 to 9. Raises `CheckpointError` for an unusable checkpoint, and for one of
+    an architecture that not all steps can compute.
     """
     encoder = read_encoder(checkpoint)
+    if not encoder.is_like_bert:
+        raise CheckpointError(f"{checkpoint}: the ladder's steps are made for encoders like BERT, not for {encoder.family}")
     _build(checkpoint, encoder, work, calibration, on_step)
     workloads = {ARTICLE: [article] * 10, MIXED: texts}
     # spawn: a process that begins with nothing of ours has a peak of its own.
@@ -255,7 +260,8 @@ def _limit(encoder: Encoder, threads: int) -> Callable[[], float]:
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
-    from models.making.graph import MICROSOFT, OPSET
+    from models.making.graph import OPSET
+    from models.making.nodes import MICROSOFT
 
     generator = np.random.default_rng(3)
     width, inner = encoder.hidden, encoder.layers[0].up.weight.shape[1]

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.making.encoder import Activation, Dense
+from models.making.architecture import Activation, Dense
 
 Floats = npt.NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from models.passes import INPUTS
 from models.types import Encoding
 
 GOLDENS = Path(__file__).parent / "goldens"
-FAMILIES = ("bert", "distilbert", "roberta")
+FAMILIES = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta-v2")
 
 
 class Golden:

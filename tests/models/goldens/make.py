@@ -18,7 +18,7 @@ from models.making.graph import Writer
 from tests.models.making.checkpoints import logits_alone, random_encodings, save
 
 FOLDER: Final = Path(__file__).parent
-FAMILIES: Final = ("bert", "distilbert", "roberta")
+FAMILIES: Final = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta-v2")
 VOCABULARY: Final = 64
 # One text a row and several, full rows and rows with a rest.
 LENGTHS: Final = (3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 23, 30, 31, 32, 33, 40, 47, 48)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import onnxruntime as ort
 import pytest
 
 from models.engines import open_session, packed_logits
+from models.making.architecture import Encoder
 from models.making.config import CheckpointError, UnsupportedEncoder
-from models.making.encoder import Encoder, read_encoder
+from models.making.distances import Distances
+from models.making.encoder import read_encoder
 from models.types import Encoding
 
 torch = pytest.importorskip("torch")
@@ -136,6 +139,52 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "many labels": ("distilbert", {"num_labels": 17}),
     "odd sizes": ("bert", {"hidden_size": 30, "num_attention_heads": 3, "intermediate_size": 37}),
     "a large vocabulary": ("distilbert", {"vocab_size": 30522}),
+    "embeddings as wide as ELECTRA's layers": ("electra", {"embedding_size": 32}),
+    "ReLU in ELECTRA's layers, and GELU in its head": ("electra", {"hidden_act": "relu"}),
+    "one group of layers in ALBERT": ("albert", {"num_hidden_groups": 1, "inner_group_num": 1}),
+    "groups that do not divide ALBERT's layers": ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 3, "inner_group_num": 1}),
+    "one layer of ALBERT": ("albert", {"num_hidden_layers": 1, "num_hidden_groups": 1, "inner_group_num": 1}),
+    "GELU in ALBERT": ("albert", {"hidden_act": "gelu"}),
+    "the mean of ModernBERT's tokens": ("modernbert", {"classifier_pooling": "mean"}),
+    "the mean of one token's width": (
+        "modernbert",
+        {"classifier_pooling": "mean", "num_attention_heads": 1, "num_hidden_layers": 2},
+    ),
+    "ModernBERT without biases": (
+        "modernbert",
+        {"norm_bias": False, "attention_bias": False, "mlp_bias": False, "classifier_bias": False},
+    ),
+    "a last layer that sees near tokens only": ("modernbert", {"num_hidden_layers": 2}),
+    "one layer of ModernBERT": ("modernbert", {"num_hidden_layers": 1}),
+    "layers of ModernBERT by name": (
+        "modernbert",
+        {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    ),
+    "other bases of rotary positions": (
+        "modernbert",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 50.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+            }
+        },
+    ),
+    "an odd window": ("modernbert", {"local_attention": 7}),
+    "ModernBERT with ReLU, and GELU's approximation in its head": (
+        "modernbert",
+        {"hidden_act": "relu", "classifier_activation": "gelu_new"},
+    ),
+    "distances projected on their own": ("deberta-v2", {"share_att_key": False}),
+    "distances without buckets": ("deberta-v2", {"position_buckets": -1}),
+    "distances as far as there are positions": ("deberta-v2", {"max_relative_positions": -1}),
+    "distances to contents only": ("deberta-v2", {"pos_att_type": ["p2c"]}),
+    "contents to distances only": ("deberta-v2", {"pos_att_type": "c2p"}),
+    "no look at distances": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
+    "DeBERTa-v2 with positions, token types and plain distances": (
+        "deberta-v2",
+        {"position_biased_input": True, "type_vocab_size": 2, "norm_rel_ebd": "none"},
+    ),
+    "one layer and one head of DeBERTa": ("deberta-v2", {"num_hidden_layers": 1, "num_attention_heads": 1}),
 }
 
 
@@ -177,9 +226,24 @@ def test_there_is_a_recipe_for_each_product_and_a_reduced_range_keeps_all_of_the
     writer = Writer(encoder, probe=True)
     writer.write()
     assert list(recipes) == list(writer.probes)
-    assert len(recipes) == 4 * len(encoder.layers)
+    kinds = Counter(name.rpartition(".")[2] for name in recipes)
+    unshared = len(set(encoder.layers))
+    assert kinds["context"] == kinds["up"] == kinds["down"] == unshared
+    assert kinds["first"] == 1
+    assert kinds["attention"] == len(set(encoder.layers[:-1]))
+    assert kinds["key"] == encoder.layers[-1].knows_place_of_keys
+    assert kinds["project"] == (encoder.project is not None)
     reduced = make_recipes(encoder, random_encodings(3, [20] * 8), reduce_range=True)
     assert max(np.abs(recipe.weight.astype(int)).max() for recipe in reduced.values()) <= 63
+
+
+@pytest.mark.parametrize(("buckets", "farthest"), [(256, 512), (16, 64), (32, 300), (2, 9)])
+def test_distances_share_buckets_as_in_transformers(buckets: int, farthest: int) -> None:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    distances = np.arange(-1023, 1024)
+    theirs = make_log_bucket_position(torch.from_numpy(distances), buckets, farthest).long().numpy()
+    assert np.array_equal(Distances(farthest, buckets).rows(distances), np.clip(theirs + buckets, 0, 2 * buckets - 1))
 
 
 # --- the same in any batch
@@ -199,8 +263,11 @@ def test_a_text_s_place_in_the_batch_does_not_matter(int8: ort.InferenceSession,
     assert np.array_equal(packed_logits(int8, [encodings[4]] * 33), np.repeat(together[4:5], 33, axis=0))
 
 
-def test_no_batch_mate_moves_a_bit_of_texts_as_long_as_bert_takes_them(tmp_path: Path) -> None:
-    model = save(tmp_path, "bert", max_position_embeddings=512)
+@pytest.mark.parametrize(
+    ("family", "options"), [("bert", {}), ("modernbert", {}), ("modernbert", {"classifier_pooling": "mean"}), ("deberta-v2", {})]
+)
+def test_no_batch_mate_moves_a_bit_of_texts_of_512_tokens(family: str, options: dict[str, Any], tmp_path: Path) -> None:
+    model = save(tmp_path, family, max_position_embeddings=512, **options)
     encoder = read_encoder(tmp_path)
     long = random_encodings(4, [3, 20, 127, 128, 129, 200, 255, 256, 257, 300, 384, 449, 511, 512])
     exact = session_of(encoder)
@@ -209,11 +276,21 @@ def test_no_batch_mate_moves_a_bit_of_texts_as_long_as_bert_takes_them(tmp_path:
     assert moved(session_of(encoder, make_recipes(encoder, long)), long, compositions=20) == 0
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bert", {}),
+        ("bert", {"hidden_act": "gelu_new"}),
+        ("bert", {"hidden_act": "relu"}),
+        ("modernbert", {"hidden_size": 30}),  # heads of an even size
+        ("modernbert", {"hidden_size": 30, "classifier_pooling": "mean"}),
+        ("deberta-v2", {}),
+    ],
+)
 def test_no_batch_mate_moves_a_bit_where_sizes_do_not_fill_vector_registers(
-    activation: str, tmp_path: Path, encodings: list[Encoding]
+    family: str, options: dict[str, Any], tmp_path: Path, encodings: list[Encoding]
 ) -> None:
-    save(tmp_path, "bert", hidden_size=33, num_attention_heads=3, intermediate_size=67, hidden_act=activation)
+    save(tmp_path, family, **{"hidden_size": 33, "num_attention_heads": 3, "intermediate_size": 67} | options)
     encoder = read_encoder(tmp_path)
     assert moved(session_of(encoder), encodings) == 0
     assert moved(session_of(encoder, make_recipes(encoder, encodings)), encodings) == 0
@@ -251,7 +328,7 @@ def change(folder: Path, edit: Callable[[dict[str, npt.NDArray[Any]]], object]) 
         ("add_cross_attention", True),
         ("hidden_act", "silu"),
         ("pruned_heads", {"0": [1]}),
-        ("model_type", "electra"),
+        ("model_type", "convbert"),
         ("model_type", None),
     ],
 )
@@ -260,6 +337,32 @@ def test_an_option_that_the_graph_does_not_have_is_named(option: str, value: obj
     with pytest.raises(UnsupportedEncoder, match=option) as raised:
         read_encoder(damaged)
     assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("deberta-v2", {"conv_kernel_size": 3}, "conv_kernel_size = 3"),
+        ("deberta-v2", {"embedding_size": 16}, "embedding_size = 16"),
+        ("deberta-v2", {"pooler_hidden_act": "tanh"}, "pooler_hidden_act = 'tanh'"),
+        ("deberta-v2", {"position_buckets": 126}, "position_buckets = 126"),
+        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling = 'max'"),
+        ("modernbert", {"hidden_activation": "silu"}, "hidden_activation = 'silu'"),
+        ("modernbert", {"rope_scaling": {"factor": 2.0}}, "rope_scaling"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}}, "rope_type = 'yarn'"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}}, "partial_rotary_factor"),
+        ("modernbert", {"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters"),
+        ("electra", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ("albert", {"hidden_act": "silu"}, "hidden_act = 'silu'"),
+    ],
+)
+def test_an_option_of_another_family_that_the_graph_does_not_have_is_named(
+    family: str, options: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    save(tmp_path, family)
+    configure(tmp_path, **options)
+    with pytest.raises(UnsupportedEncoder, match=reason):
+        read_encoder(tmp_path)
 
 
 def test_an_unknown_activation_of_distilbert_is_named_as_it_names_it(tmp_path: Path) -> None:

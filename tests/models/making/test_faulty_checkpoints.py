@@ -111,6 +111,33 @@ def test_positions_numbered_from_the_padding_id(family: str, engine: str, folder
     assert same_logits(model, bundle)
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("Bert", {"hidden_act": "silu"}, "config.json: hidden_act = 'silu' is not supported"),
+        ("MPNet", {"pad_token_id": 1}, "config.json: model_type = 'mpnet' is not supported"),
+    ],
+)
+def test_what_the_padding_free_graph_does_not_have_is_traced_and_the_reason_said(
+    family: str, options: dict[str, Any], reason: str, folder: Path
+) -> None:
+    model = save(folder, family, **options)
+    assert f"{reason} (only " in refused(folder, "--max-length", "32", "--engine", "packed")
+    result, bundle = build(folder, "--max-length", "32")
+    assert result.exit_code == 0, result.stderr
+    assert f"engine: padded, since there is no padding-free graph for this checkpoint: {reason}" in result.stderr
+    assert Classifier.open(bundle).manifest.engine == "padded"
+    assert same_logits(model, bundle)
+
+
+@pytest.mark.parametrize(("options", "said"), [((), "packed (padding-free)"), (("--engine", "padded"), "padded, as asked for")])
+def test_the_engine_is_said(options: tuple[str, ...], said: str, folder: Path) -> None:
+    save(folder, "Electra")
+    result, _ = build(folder, "--max-length", "32", *options)
+    assert result.exit_code == 0, result.stderr
+    assert f"engine: {said}" in result.stderr
+
+
 def test_a_config_that_promises_too_many_positions_names_the_length_that_works(folder: Path) -> None:
     save(folder, "MPNet", max_position_embeddings=66, pad_token_id=0)  # its code takes 1 for the padding's id all the same
     assert "the model fails on a text of 65 tokens (index out of range in self); it takes --max-length 64" in refused(folder)
@@ -148,7 +175,7 @@ def test_weights_in_shards(folder: Path) -> None:
 
 
 def test_half_precision_shards_and_left_over_tensors_of_a_traced_model(folder: Path) -> None:
-    model = save(folder, "Electra").to(torch.bfloat16)
+    model = save(folder, "ConvBert").to(torch.bfloat16)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="500KB")
     safetensors_torch.save_file({"discriminator_predictions.dense.bias": torch.ones(3)}, folder / "extra.safetensors")
@@ -158,7 +185,7 @@ def test_half_precision_shards_and_left_over_tensors_of_a_traced_model(folder: P
     index.write_text(json.dumps(content))
     result, bundle = build(folder, "--max-length", "32")
     assert result.exit_code == 0, result.stderr
-    assert "left out 1 tensors that the electra classifier never reads: discriminator_predictions.dense.bias" in result.stderr
+    assert "left out 1 tensors that the convbert classifier never reads: discriminator_predictions.dense.bias" in result.stderr
     assert same_logits(model.float(), bundle)
     content["weight_map"]["discriminator_predictions.dense.bias"] = "../extra.safetensors"
     index.write_text(json.dumps(content))
@@ -175,7 +202,9 @@ def test_half_precision_shards_and_left_over_tensors_of_a_traced_model(folder: P
         ("Bert", "ForQuestionAnswering"),
         ("Roberta", "Model"),
         ("Electra", "Model"),
-        ("Electra", "ForMaskedLM"),
+        ("Albert", "Model"),
+        ("MPNet", "Model"),
+        ("MPNet", "ForMaskedLM"),
     ],
 )
 def test_an_encoder_without_a_classification_head_names_train(family: str, head: str, folder: Path) -> None:
@@ -195,7 +224,7 @@ def test_left_over_tensors_are_named_and_left_out(folder: Path) -> None:
     assert same_logits(model, bundle)
 
 
-@pytest.mark.parametrize("family", ["Bert", "Electra"])
+@pytest.mark.parametrize("family", ["Bert", "MPNet"])
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -213,7 +242,7 @@ def test_a_config_that_the_weights_contradict(family: str, values: dict[str, Any
     assert re.search(reason, refused(folder, "--max-length", "32"))
 
 
-@pytest.mark.parametrize("family", ["Bert", "Electra"])
+@pytest.mark.parametrize("family", ["Bert", "MPNet"])
 def test_weights_that_are_no_numbers(family: str, folder: Path) -> None:
     save(folder, family)
     change(folder, lambda tensors: tensors[f"{family.lower()}.encoder.layer.1.output.dense.weight"].fill_(float("nan")))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.making import quantize
-from models.making.encoder import Activation, Dense
+from models.making.architecture import Activation, Dense
 from models.making.quantize import (
     CLIPS,
     LEAST,

@@ -268,7 +268,7 @@ def test_weights_are_signed_and_scaled_per_channel(bundle: Path) -> None:
         assert len(weights[node.input[3]].dims) == 1
 
 
-@pytest.mark.parametrize(("family", "engine"), [("bert", "padded"), ("distilbert", "packed"), ("electra", None)])
+@pytest.mark.parametrize(("family", "engine"), [("bert", "padded"), ("distilbert", "packed"), ("electra", None), ("mpnet", None)])
 def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(
     family: str, engine: EngineName | None, base: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +280,8 @@ def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(
         model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, **labels))
     elif family == "electra":
         model = transformers.ElectraForSequenceClassification(transformers.ElectraConfig(**TINY, embedding_size=32, **labels))
+    elif family == "mpnet":
+        model = transformers.MPNetForSequenceClassification(transformers.MPNetConfig(**TINY, **labels))
     else:
         config = transformers.DistilBertConfig(vocab_size=30522, dim=32, n_layers=2, n_heads=2, hidden_dim=64, **labels)
         model = transformers.DistilBertForSequenceClassification(config)
@@ -289,7 +291,7 @@ def test_the_fp32_graph_gives_the_checkpoint_s_own_logits(
         shutil.copy(base / name, folder)
     build_bundle(folder, tmp_path / "bundle", BuildOptions("tiny", precision="fp32", max_length=64, engine=engine), [], [])
     classifier = Classifier.open(tmp_path / "bundle")
-    assert classifier.manifest.engine == (engine or "padded")
+    assert classifier.manifest.engine == (engine or ("padded" if family == "mpnet" else "packed"))
     encodings = [classifier.encode(text) for text in ("hi", "a somewhat longer text, with more tokens", "word " * 100)]
     with torch.inference_mode():
         expected = [model(input_ids=torch.tensor([encoding.ids])).logits.numpy()[0] for encoding in encodings]
