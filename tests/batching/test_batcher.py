@@ -192,6 +192,15 @@ def test_13_who_waits_for_room_is_never_refused_and_goes_on_as_soon_as_there_is_
     assert run_virtual(main()) == pytest.approx(2.0)
 
 
+def test_13_there_is_room_for_an_item_over_the_bound_when_nothing_is_queued() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued_cost=4), cost=lambda item: item) as batcher:
+            await batcher.room(9)
+            assert (await batcher.submit(9)).result == 18
+
+    run_virtual(main())
+
+
 def test_who_waits_for_room_is_let_go_when_there_will_be_none() -> None:
     async def main() -> None:
         batcher = Batcher(Model(stuck=[1]), BatchPolicy(max_items=1, max_queued=1), drain_timeout=1.0)

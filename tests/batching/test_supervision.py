@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -293,6 +294,23 @@ def test_a_pass_that_is_slow_because_all_was_stopped_for_a_while_is_no_hang(seco
             virtual_loop().block(0.400)
             assert await ends(tasks) == [2]
             assert batcher.statistics().hangs == 0
+
+    run_virtual(main())
+
+
+def test_who_waits_for_room_is_let_go_when_all_workers_hang() -> None:
+    async def main() -> None:
+        model = Model(stuck=[7, 8])
+        async with Batcher(model, replace(ONE, max_queued=2)) as batcher:
+            stuck = start(batcher, 7, 8)
+            await asyncio.sleep(1.5)
+            with batcher.reserve(2):
+                await batcher.room()
+                assert now() == 2.0
+                with pytest.raises(BatcherStalled):
+                    batcher.reserve()
+            assert await ends(stuck) == [PassTimedOut] * 2
+            model.free()
 
     run_virtual(main())
 

@@ -157,6 +157,16 @@ async def test_a_draining_server_finishes_what_it_took_and_takes_no_more(setting
         assert app.service.is_drained
 
 
+async def test_a_server_that_is_leaving_says_so(settings: SettingsMaker) -> None:
+    async with running(settings(drain_delay_ms=60_000)) as app:
+        drain = asyncio.create_task(app.service.drain())
+        await until(lambda: app.service.is_leaving)
+        response = await split(app, "a")
+        assert (response.status_code, response.headers["connection"]) == (200, "close")
+        app.service.skip_drain_delay()
+        await drain
+
+
 async def test_a_client_that_leaves_takes_its_texts_along(settings: SettingsMaker, splitter: SlowSplitter) -> None:
     async with running(settings(), lambda: splitter) as app:
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": json.dumps({"inputs": ["a"] * 8}).encode()}]
