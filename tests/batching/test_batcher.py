@@ -11,6 +11,7 @@ import gc
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import pytest
@@ -190,6 +191,18 @@ def test_13_who_waits_for_room_is_never_refused_and_goes_on_as_soon_as_there_is_
             return last
 
     assert run_virtual(main()) == pytest.approx(2.0)
+
+
+def test_13_places_of_one_class_are_no_less_room_in_the_other() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_queued=2)) as batcher:
+            with batcher.reserve(2), suppress(TimeoutError):
+                await batcher.room(priority=Priority.BULK)
+                async with asyncio.timeout(1.0):
+                    await batcher.room()
+            assert now() == 1.0
+
+    run_virtual(main())
 
 
 def test_13_there_is_room_for_an_item_over_the_bound_when_nothing_is_queued() -> None:

@@ -24,6 +24,7 @@ from models.types import Encoding
 from server.api.stream import LINES_IN_FLIGHT
 from server.http.protocol import Limits, protocol_with
 from server.settings import Settings
+from tests.server.chaos import ChaosClassifier
 from tests.server.conftest import Application, Gate, real_server, running, until, wait_until_ready
 
 SettingsMaker = Callable[..., Settings]
@@ -240,12 +241,22 @@ async def test_lines_have_no_deadline_but_one_that_is_asked_for(settings: Settin
         assert (await patient)[0]["prediction"] == "billing"
 
 
-@pytest.mark.parametrize("bound", [{"queue_max_texts": 4, "max_texts_per_request": 4}, {"queue_max_tokens": 16}])
+@pytest.mark.parametrize("bound", [{"queue_max_texts": 4, "max_texts_per_request": 4}, {"queue_max_tokens": 300}])
 async def test_a_full_queue_makes_streams_wait_and_fails_no_line(settings: SettingsMaker, bound: dict[str, int]) -> None:
-    async with running(settings(batch_max_texts=2, **bound), lambda: FakeClassifier(max_length=8)) as app:
-        streams = await asyncio.gather(*(sent(app, b"".join(map(line, range(200)))) for _ in range(3)))
-        for found in streams:
-            assert [(answer["id"], answer["prediction"]) for answer in found] == [(number, "billing") for number in range(200)]
+    """Its classifier tells all words apart, so that no two texts share their tokens, and their places."""
+    async with running(settings(batch_max_texts=8, **bound), ChaosClassifier) as app:
+        bodies = (b"".join(map(line, range(first, first + 200))) for first in (0, 200, 400))
+        for first, found in enumerate(await asyncio.gather(*(sent(app, body) for body in bodies))):
+            expected = [(first * 200 + number, "billing") for number in range(200)]
+            assert [(answer["id"], answer.get("prediction")) for answer in found] == expected
+
+
+async def test_lines_may_be_of_class_interactive(settings: SettingsMaker) -> None:
+    async with running(settings()) as app:
+        await sent(app, line(1) + line(2), X_Priority="interactive")
+        statistics = app.service.statistics()
+        assert statistics is not None
+        assert (statistics.accepted, statistics.accepted_bulk) == (2, 0)
 
 
 async def test_an_answer_comes_before_the_body_has_ended_and_the_connection_is_kept(settings: SettingsMaker) -> None:
