@@ -6,6 +6,7 @@ last of the 6 decimals that it prints. A server that pads its batches cannot pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -24,10 +25,10 @@ TOLERANCE = 1.5e-6  # one unit of the last decimal, and what binary fractions do
 
 
 class Answer(NamedTuple):
-    """Of one text."""
+    """Of one text: its labels, and for each the confidence. Of a model that gives a number, that number and no label."""
 
-    label: str
-    confidence: float
+    labels: tuple[str, ...]
+    numbers: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ def parse_answers(body: bytes) -> list[Answer]:
     try:
         content = orjson.loads(body)
         if "prediction" in content:
-            return [_answer(content["prediction"], content["confidence"])]
-        return [_answer(*pair) for pair in zip(content["predictions"], content["confidences"], strict=True)]
+            return [_answer(content["prediction"], content.get("confidence"))]
+        predictions = content["predictions"]
+        confidences = content.get("confidences", [None] * len(predictions))
+        return [_answer(*pair) for pair in zip(predictions, confidences, strict=True)]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an answer of /classify: {error}") from error
 
@@ -71,19 +74,28 @@ def judge(status: int, body: bytes, expected: Sequence[Answer | None], reference
         found = parse_answers(body)
     except ValueError:
         return MALFORMED
-    if len(found) != len(expected) or (reference.labels and not all(answer.label in reference.labels for answer in found)):
+    if len(found) != len(expected) or (
+        reference.labels and not all(reference.labels.issuperset(answer.labels) for answer in found)
+    ):
         return MALFORMED
     pairs = [(right, answer) for right, answer in zip(expected, found, strict=True) if right is not None]
-    if any(answer.label != right.label for right, answer in pairs):
+    if any(answer.labels != right.labels for right, answer in pairs):
         return WRONG_LABEL
-    if reference.exact and any(abs(answer.confidence - right.confidence) > TOLERANCE for right, answer in pairs):
+    numbers = [pair for right, answer in pairs for pair in zip(answer.numbers, right.numbers, strict=True)]
+    if reference.exact and any(abs(found - right) > TOLERANCE * max(1.0, abs(right)) for found, right in numbers):
         return WRONG_CONFIDENCE
     return OK
 
 
-def _answer(label: object, confidence: object) -> Answer:
-    if not isinstance(label, str) or not label:
-        raise ValueError("a label must be a text")
-    if not isinstance(confidence, float | int) or not 0.0 < confidence <= 1.0:
-        raise ValueError("a confidence must be a number over 0 and at most 1")
-    return Answer(label, confidence)
+def _answer(prediction: object, confidence: object) -> Answer:
+    if confidence is None:
+        if not isinstance(prediction, float | int) or not math.isfinite(prediction):
+            raise ValueError("a prediction without a confidence must be a number")
+        return Answer((), (prediction,))
+    given = prediction if isinstance(prediction, list) else [prediction]
+    sure = confidence if isinstance(confidence, list) else [confidence]
+    labels = tuple(label for label in given if isinstance(label, str) and label)
+    numbers = tuple(number for number in sure if isinstance(number, float | int) and 0.0 < number <= 1.0)
+    if not len(given) == len(sure) == len(labels) == len(numbers):
+        raise ValueError("a label must be a text, and its confidence a number over 0 and at most 1")
+    return Answer(labels, numbers)

@@ -94,6 +94,11 @@ class Problem(ABC):
     def sureness(self, prediction: Scored) -> Sureness:
         """The confidence of the answer, 0 to 1, to 6 decimals: a list beside a list of labels, None beside a number."""
 
+    def told(self, prediction: Scored) -> dict[str, Any]:
+        """The answer as `prediction`, beside its `confidence` if it has one."""
+        sureness = self.sureness(prediction)
+        return {"prediction": self.answer(prediction)} | ({} if sureness is None else {"confidence": sureness})
+
     def abstains(self, sureness: Sureness, least: float) -> bool:
         """Whether a label of an answer is less sure than this."""
         found = sureness if isinstance(sureness, list) else [] if sureness is None else [sureness]
@@ -132,6 +137,14 @@ class SingleLabel(Problem):
     def sureness(self, prediction: Scored) -> float:
         """Its probability."""
         return round(prediction.confidence, DECIMALS)
+
+    def told(self, prediction: Scored) -> dict[str, Any]:
+        """As for any problem type, without further calls: nearly all requests come here."""
+        return {"prediction": prediction.label, "confidence": round(prediction.confidence, DECIMALS)}
+
+    def record(self, prediction: Scored) -> dict[str, Answer | Sureness]:
+        """Likewise."""
+        return {"label": prediction.label, "confidence": round(prediction.confidence, DECIMALS)}
 
 
 class MultiLabel(Problem):

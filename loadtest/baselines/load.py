@@ -80,7 +80,7 @@ async def _labels(url: str, texts: Sequence[str], clients: int, patience: float)
             for number, text in numbered:
                 response = await connection.ask(server.content(orjson.dumps({"text": text})), patience)
                 (answer,) = parse_answers(response.body)
-                found[number] = answer.label
+                (found[number],) = answer.labels
 
     await asyncio.gather(*(one() for _ in range(clients)))
     return [found[number] for number in range(len(texts))]

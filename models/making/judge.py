@@ -39,7 +39,7 @@ from models.tables import LabelKind
 
 Truth: TypeAlias = npt.NDArray[Any]
 # The temperatures that are tried.
-COLDEST, HOTTEST = 0.25, 8.0
+COLDEST, HOTTEST = 0.05, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Judge(ABC):
         """Judge scores by the truth."""
 
     def fit_temperature(self, truth: Truth, logits: Floats) -> float:
-        """The temperature in [0.25, 8] with the least loss (temperature scaling, Guo et al., 2017); 1 where there is none.
+        """The temperature in [0.05, 8] with the least loss (temperature scaling, Guo et al., 2017); 1 where there is none.
 
         The loss has one minimum in the inverse temperature, so a golden-section search over its logarithm finds it.
         """

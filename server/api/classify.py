@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from batching import Priority
-from models.problem import Answer, Problem, Sureness
+from models.problem import Answer, Problem
 from models.types import Prediction, TextClassifier
 from server.api.answering import Content, answer_headers, begin, classified, is_usual, json_content
 from server.api.body import parse_json, validate
@@ -135,13 +135,13 @@ def classify_answer(
 
     Probabilities are rounded to 6 decimals, far below what INT8 can tell apart.
     """
-    answers: list[Answer] = [problem.answer(prediction) for prediction in predictions]
-    confidences: list[Sureness] = [problem.sureness(prediction) for prediction in predictions]
-    answer: dict[str, Any] = {"prediction": answers[0]} if request.single else {"predictions": answers}
-    if problem.gives_labels and request.single:
-        answer["confidence"] = confidences[0]
-    elif problem.gives_labels:
-        answer["confidences"] = confidences
+    answer: dict[str, Any]
+    if request.single:
+        answer = problem.told(predictions[0])
+    else:
+        answer = {"predictions": [problem.answer(prediction) for prediction in predictions]}
+        if problem.gives_labels:
+            answer["confidences"] = [problem.sureness(prediction) for prediction in predictions]
     if request.scores:
         scores = [
             {label: round(score, 6) for label, score in zip(problem.labels, prediction.scores, strict=True)}
@@ -150,7 +150,7 @@ def classify_answer(
         answer["scores"] = scores[0] if request.single else scores
     if request.min_confidence is not None:
         # By the rounded confidence, so that a client who compares for itself comes to the same.
-        abstained = [problem.abstains(confidence, request.min_confidence) for confidence in confidences]
+        abstained = [problem.abstains(problem.sureness(prediction), request.min_confidence) for prediction in predictions]
         if any(abstained):
             answer["abstained"] = True if request.single else abstained
     if any(truncated):

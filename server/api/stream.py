@@ -348,9 +348,7 @@ class _Run:
                 assert line.request is not None
                 self._service.note(line.request, found, self._request_id, line.number - 1)
                 (prediction,) = found.predictions
-                answer = {"prediction": self._problem.answer(prediction)}
-                if (confidence := self._problem.sureness(prediction)) is not None:
-                    answer["confidence"] = confidence
+                answer = self._problem.told(prediction)
                 if found.truncated[0]:
                     answer["truncated"] = True
                 if found.stripped[0]:

@@ -52,7 +52,7 @@ class FakeServer:
 
     def reference(self, texts: list[str]) -> Reference:
         """What it would say if it were asked for these texts beforehand."""
-        answers = {text: Answer(self.label(text), round(self.confidence(text), 6)) for text in texts}
+        answers = {text: Answer((self.label(text),), (round(self.confidence(text), 6),)) for text in texts}
         return Reference("fake@1", frozenset(LABELS), answers, pass_ms=2.0)
 
     def answer(self, body: dict[str, object]) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.answers import MALFORMED, OK, WRONG_CONFIDENCE, WRONG_LABEL, Answer, Reference, judge
 
-REFERENCE = Reference("m@1", frozenset({"billing", "technical"}), {"refund": Answer("billing", 0.9)})
+REFERENCE = Reference("m@1", frozenset({"billing", "technical"}), {"refund": Answer(("billing",), (0.9,))})
 UNKNOWN = (None,)
 
 
@@ -69,3 +69,31 @@ def test_another_status_is_its_own_outcome_whatever_the_body() -> None:
 
 def test_labels_are_not_checked_if_the_server_does_not_tell_them() -> None:
     assert judge(200, single(label="weather"), UNKNOWN, Reference()) == OK
+
+
+MULTI = Reference("m@1", frozenset({"billing", "technical"}), {"refund": Answer(("billing", "technical"), (0.9, 0.7))})
+
+
+@pytest.mark.parametrize(
+    ("prediction", "confidence", "outcome"),
+    [
+        (["billing", "technical"], [0.9, 0.7], OK),
+        (["billing"], [0.9], WRONG_LABEL),
+        ([], [], WRONG_LABEL),
+        (["billing", "technical"], [0.9, 0.8], WRONG_CONFIDENCE),
+        (["billing", "spam"], [0.9, 0.7], MALFORMED),
+        (["billing", "technical"], [0.9], MALFORMED),
+        (["billing", None], [0.9, 0.7], MALFORMED),
+    ],
+)
+def test_several_labels_are_compared_with_all_their_confidences(prediction: object, confidence: object, outcome: str) -> None:
+    assert judge(200, single(prediction, confidence), MULTI.expected(["refund"]), MULTI) == outcome
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"), [(1234.5, OK), (1234.6, WRONG_CONFIDENCE), ("1234.5", MALFORMED), (None, MALFORMED)]
+)
+def test_numbers_are_compared_too(number: object, outcome: str) -> None:
+    reference = Reference("m@1", frozenset({"stars"}), {"refund": Answer((), (1234.5,))})
+    assert judge(200, json.dumps({"prediction": number}).encode(), reference.expected(["refund"]), reference) == outcome
+    assert judge(200, json.dumps({"predictions": [number]}).encode(), reference.expected(["refund"]), reference) == outcome

@@ -20,7 +20,7 @@ EVERY = [*SCENARIOS.values(), CLOSED]
 
 
 def reference(scenario: Scenario) -> Reference:
-    return Reference("m@1", frozenset({"a"}), {text: Answer("a", 0.5) for text in scenario.known_texts(SEED)})
+    return Reference("m@1", frozenset({"a"}), {text: Answer(("a",), (0.5,)) for text in scenario.known_texts(SEED)})
 
 
 def made(scenario: Scenario, count: int = 4000, seed: int = SEED) -> list[Request]:
