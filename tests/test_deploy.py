@@ -24,6 +24,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.fake import FakeClassifier
+from models.problem import OneLabel
 from server.settings import Settings
 from tests.server.conftest import running
 from tests.server.profiled import Profiled
@@ -243,7 +245,11 @@ async def scrape(folder: Path) -> str:
         await application.client.post("/classify", content=b'{"text": "a"}', headers={"Content-Type": "application/x-ndjson"})
         for path in ("/health", "/ready", "/metrics", "/confidence", "/nowhere"):
             await application.client.get(path)
-        return (await application.client.get("/metrics")).text
+        labels = (await application.client.get("/metrics")).text
+    # What only a model that gives numbers has.
+    async with running(settings, lambda: FakeClassifier(problem=OneLabel(("toxic",)))) as application:
+        await application.client.post("/classify", json={"text": "payment failed"})
+        return labels + (await application.client.get("/metrics")).text
 
 
 @pytest.fixture(scope="module")

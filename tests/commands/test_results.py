@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from commands.results import Format, writer
 from models.bulk import Classified
-from models.tables import BadRow, Row
+from models.problem import MultiLabel, Regression
+from models.tables import BadRow, LabelKind, Row
+from models.tables.fields import read_label
 
 ANSWER = {"label": "a", "confidence": 0.75}
 letters = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('\r\n,;"\t\0\x0b\x0c\x1c\x85\u2028\u2029'))
@@ -53,3 +55,23 @@ def test_rows_end_in_a_line_feed_alone(output_format: Format) -> None:
     output = written(output_format, "x")
     assert output.count("\n") == (3 if output_format is Format.CSV else 2)
     assert "\r\n" not in output
+
+
+@pytest.mark.parametrize(
+    ("labels", "field"), [(["a", "b"], "a|b"), ([], ""), (["a|b", "c"], '["a|b","c"]'), (["[a"], '["[a"]'), (["a"], "a")]
+)
+def test_several_labels_in_a_field_of_csv_are_read_again_as_they_were(labels: list[str], field: str) -> None:
+    stream = io.StringIO(newline="")
+    write = writer(Format.CSV, stream, (), with_text=False, answers=MultiLabel.columns)
+    answer = {"labels": labels, "confidences": [0.5] * len(labels)}
+    write(Classified(Row("f", 1, "x"), answer, (), truncated=False, stripped=False))
+    (row,) = csv.DictReader(io.StringIO(stream.getvalue(), newline=""))
+    assert (row["labels"], row["confidences"]) == (field, "|".join(["0.5"] * len(labels)))
+    assert read_label(row["labels"], "labels", LabelKind.SEVERAL, "UTF-8") == tuple(labels)
+
+
+def test_a_number_has_a_column_of_its_own() -> None:
+    stream = io.StringIO(newline="")
+    write = writer(Format.CSV, stream, ("stars",), with_text=False, answers=Regression.columns)
+    write(Classified(Row("f", 1, "x"), {"value": 3.5}, (3.5,), truncated=False, stripped=False))
+    assert stream.getvalue() == "source,line,value,score_stars,truncated,error\nf,1,3.5,3.5,,\n"

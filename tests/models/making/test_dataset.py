@@ -62,3 +62,34 @@ def test_the_fingerprint_sees_texts_labels_weights_and_order() -> None:
         )
     }
     assert len(seen) == 6
+
+
+SEVERAL = [Example(f"text {number}", (("a",), ("a", "rare"), ("b",), ())[number % 4]) for number in range(80)]
+
+
+def test_a_split_of_several_labels_holds_a_share_of_each_out_and_of_texts_without_any() -> None:
+    kept, held = split(SEVERAL, 0.2, seed=1)
+    assert counts(held) == {"a": 8, "b": 4, "rare": 4}
+    assert sum(not example.label for example in held) == 4
+    assert sorted(kept + held, key=lambda e: int(e.text[5:])) == SEVERAL
+    with pytest.raises(DatasetError, match="the texts without a label"):
+        split([*SEVERAL[:3] * 2, Example("x", ())], 0.2, seed=1)
+
+
+def test_a_split_of_numbers_holds_a_share_of_all_out() -> None:
+    numbers = [Example(f"text {number}", number / 7) for number in range(50)]
+    kept, held = split(numbers, 0.2, seed=1)
+    assert (len(kept), len(held)) == (40, 10)
+    assert counts(held) == {"": 10}
+
+
+def test_the_labels_of_a_model_by_its_problem_type() -> None:
+    assert label_names(SEVERAL, "multi-label") == ["a", "b", "rare"]
+    assert label_names([Example("x", 1.0)], "regression", "stars") == ["stars"]
+    with pytest.raises(DatasetError, match="a multi-label classifier needs two labels or more; the data has 0"):
+        label_names([Example("x", ())], "multi-label")
+
+
+def test_the_fingerprint_tells_several_labels_and_numbers_apart() -> None:
+    labels = (("x", "y"), ("y", "x"), ("x",), (), "x", 1.0, 2.0)
+    assert len({fingerprint([Example("a", label)]) for label in labels}) == len(labels)
