@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.fake import FakeClassifier
 from models.problem import MultiLabel, OneLabel, Problem, Regression
+from models.types import Prediction
+from server.api.scores import Function, values
 from server.settings import Settings
 from tests.server.conftest import Application, running
 
@@ -104,6 +106,18 @@ async def test_transformers_pipelines_list_all_labels_by_the_problem_type_s_own_
         assert await post(app, path, sigmoid) == [by_type(app, multi[:1], listed(toxic=TOXIC), listed(stars=TOXIC))]
     softmax = await post(app, "/", {"inputs": TWO, "parameters": {"function_to_apply": "softmax"}})
     assert softmax == [by_type(app, listed(billing=0.875601, technical=0.1185, spam=0.0059), listed(toxic=1.0), listed(stars=1.0))]
+
+
+def test_who_asks_for_the_problem_type_s_own_function_gets_calibrated_scores() -> None:
+    prediction = Prediction("billing", 0.6, (0.6, 0.3, 0.2), (2.0, 0.0, -2.0))
+    multi, regression = PROBLEMS["multi-label"], PROBLEMS["regression"]
+    for asked in (None, "sigmoid"):
+        assert values(prediction, Function.of(asked, multi)) == [0.6, 0.3, 0.2]
+    assert values(prediction, Function.of_probability(multi)) == [0.6, 0.3, 0.2]
+    assert values(prediction, Function.of("sigmoid", regression)) == [TOXIC, 0.5, SPAM]
+    assert values(prediction, Function.of("none", regression)) == [0.6, 0.3, 0.2]
+    assert values(prediction, Function.of("none", multi)) == [2.0, 0.0, -2.0]
+    assert sum(values(prediction, Function.of("softmax", multi))) == pytest.approx(1, abs=2e-6)
 
 
 async def test_tei_and_the_semantic_router_get_probabilities(app: Application) -> None:
