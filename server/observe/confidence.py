@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import add
 from typing import Final
 
 from models.problem import Problem
@@ -41,7 +42,7 @@ class Totals:
 class Window:
     """What a window saw in the `seconds` it covers; mean and shares to 6 decimals, and None where it saw nothing to divide by.
 
-    `mean` and `low_share` are of predicted labels, `label_shares` of texts.
+    `mean` and `low_share` are of predicted labels, `label_shares` of texts; `label_means` has each label's mean confidence.
     """
 
     seconds: float
@@ -49,6 +50,7 @@ class Window:
     mean: float | None
     low_share: float | None
     label_shares: Mapping[str, float | None]
+    label_means: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Snapshot:
 
 
 class _Tally:
-    """Counts of the texts of one bucket; `millionths` is the sum of their confidences."""
+    """Counts of the texts of one bucket: by label how many there are, and in `millionths` the sum of their confidences."""
 
     __slots__ = ("labels", "low", "millionths", "number", "texts", "unlabelled")
 
@@ -73,17 +75,17 @@ class _Tally:
         self.number = number
         self.texts = 0
         self.unlabelled = 0
-        self.millionths = 0
         self.low = 0
         self.labels = [0] * len(self.labels)
+        self.millionths = [0] * len(self.labels)
 
     def add(self, other: _Tally) -> None:
         """Add another's counts."""
         self.texts += other.texts
         self.unlabelled += other.unlabelled
-        self.millionths += other.millionths
         self.low += other.low
-        self.labels = [ours + theirs for ours, theirs in zip(self.labels, other.labels, strict=True)]
+        self.labels = list(map(add, self.labels, other.labels))
+        self.millionths = list(map(add, self.millionths, other.millionths))
 
 
 class Confidence(Windowed[_Tally]):
@@ -108,9 +110,10 @@ class Confidence(Windowed[_Tally]):
             self._put_away(second)
         present = self._present
         millionths = round(prediction.confidence * MILLION)
-        present.labels[self._index[prediction.label]] += 1
+        index = self._index[prediction.label]
+        present.labels[index] += 1
+        present.millionths[index] += millionths
         present.texts += 1
-        present.millionths += millionths
         if millionths < self._low_in_millionths:
             present.low += 1
         self._histogram[bisect_left(_BOUNDS_IN_MILLIONTHS, millionths)] += 1
@@ -124,7 +127,7 @@ class Confidence(Windowed[_Tally]):
         for index in chosen:
             millionths = round(prediction.scores[index] * MILLION)
             present.labels[index] += 1
-            present.millionths += millionths
+            present.millionths[index] += millionths
             present.low += millionths < self._low_in_millionths
             self._histogram[bisect_left(_BOUNDS_IN_MILLIONTHS, millionths)] += 1
 
@@ -137,7 +140,7 @@ class Confidence(Windowed[_Tally]):
             labels=dict(zip(self._index, before.labels, strict=True)),
             unlabelled=before.unlabelled,
             histogram=tuple(self._histogram),
-            confidence_sum=before.millionths / MILLION,
+            confidence_sum=sum(before.millionths) / MILLION,
             low=before.low,
         )
         windows = {name: self._window(covered, tally) for name, (covered, tally) in self._windows(seconds).items()}
@@ -154,7 +157,7 @@ class Confidence(Windowed[_Tally]):
             "since_start": {
                 "seconds": round(totals.seconds, 1),
                 "texts": totals.texts,
-                "mean": share(self._before.millionths, labels * MILLION),
+                "mean": share(sum(self._before.millionths), labels * MILLION),
                 "low_share": share(totals.low, labels),
                 "labels": dict(totals.labels),
                 **({} if self._problem.gives_one_label else {"unlabelled": totals.unlabelled}),
@@ -167,6 +170,7 @@ class Confidence(Windowed[_Tally]):
                     "mean": window.mean,
                     "low_share": window.low_share,
                     "label_shares": dict(window.label_shares),
+                    "label_means": dict(window.label_means),
                 }
                 for name, window in snapshot.windows.items()
             },
@@ -177,7 +181,11 @@ class Confidence(Windowed[_Tally]):
         return Window(
             seconds=covered,
             texts=total.texts,
-            mean=share(total.millionths, labels * MILLION),
+            mean=share(sum(total.millionths), labels * MILLION),
             low_share=share(total.low, labels),
             label_shares={label: share(count, total.texts) for label, count in zip(self._index, total.labels, strict=True)},
+            label_means={
+                label: share(millionths, count * MILLION)
+                for label, count, millionths in zip(self._index, total.labels, total.millionths, strict=True)
+            },
         )

@@ -212,6 +212,7 @@ async def test_metrics_and_confidence_count_each_label_or_the_values(app: Applic
         assert start["labels"] == {"billing": 2, "spam": 0, "technical": 1}
         assert (start["unlabelled"], sum(start["histogram"]["texts"])) == (1, 3)
         assert hour["label_shares"] == {"billing": 0.666667, "spam": 0, "technical": 0.333333}
+        assert hour["label_means"] == {"billing": BILLING, "spam": None, "technical": TECHNICAL}
         assert hour["mean"] == pytest.approx((2 * BILLING + TECHNICAL) / 3, abs=1e-6)
     else:
         values = by_type(app, None, [TOXIC, TECHNICAL, 0.5], [2.0, 1.0, 0.0])

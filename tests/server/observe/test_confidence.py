@@ -50,12 +50,16 @@ class Seen:
         def share(part: Fraction | int) -> float | None:
             return round(float(Fraction(part) / number), 6) if number else None
 
+        def mean_of(values: list[Fraction]) -> float | None:
+            return round(float(sum(values, Fraction()) / len(values)), 6) if values else None
+
         return Window(
             seconds=now - first,
             texts=number,
             mean=share(sum((confidence for _, confidence in inside), Fraction())),
             low_share=share(sum(confidence < Fraction(6, 10) for _, confidence in inside)),
             label_shares={label: share(sum(label == other for other, _ in inside)) for label in LABELS},
+            label_means={label: mean_of([confidence for other, confidence in inside if other == label]) for label in LABELS},
         )
 
 
@@ -144,14 +148,15 @@ def test_sums_do_not_drift() -> None:
 def test_where_nothing_was_seen_there_is_no_mean_and_no_share() -> None:
     clock = Clock(1_000.0)
     confidence = Confidence(SingleLabel(LABELS), LOW, clock)
-    nothing = Window(0.0, 0, None, None, dict.fromkeys(LABELS))
+    nothing = Window(0.0, 0, None, None, dict.fromkeys(LABELS), dict.fromkeys(LABELS))
     assert set(confidence.snapshot().windows) == {"1m", "1h", "24h"}
     assert all(window == nothing for window in confidence.snapshot().windows.values())
     confidence.observe(said("billing", 0.9))
     clock.now += 61
     windows = confidence.snapshot().windows
-    assert windows["1m"] == Window(59.0, 0, None, None, dict.fromkeys(LABELS))
-    assert windows["1h"] == Window(61.0, 1, 0.9, 0.0, {"billing": 1.0, "technical": 0.0, "general": 0.0})
+    assert windows["1m"] == Window(59.0, 0, None, None, dict.fromkeys(LABELS), dict.fromkeys(LABELS))
+    shares, means = {"billing": 1.0, "technical": 0.0, "general": 0.0}, {"billing": 0.9, "technical": None, "general": None}
+    assert windows["1h"] == Window(61.0, 1, 0.9, 0.0, shares, means)
 
 
 def test_a_clock_that_jumps_days_leaves_no_old_text_in_a_window() -> None:
@@ -191,6 +196,7 @@ def test_the_report_says_all_of_it_as_json() -> None:
                 "mean": 0.735148,
                 "low_share": 0.5,
                 "label_shares": {"a": 0.5, "b": 0.5},
+                "label_means": {"a": 0.500001, "b": 0.970295},
             },
             "1h": {
                 "seconds": 90.0,
@@ -198,6 +204,7 @@ def test_the_report_says_all_of_it_as_json() -> None:
                 "mean": 0.810727,
                 "low_share": 0.333333,
                 "label_shares": {"a": 0.666667, "b": 0.333333},
+                "label_means": {"a": 0.730943, "b": 0.970295},
             },
             "24h": {
                 "seconds": 90.0,
@@ -205,6 +212,7 @@ def test_the_report_says_all_of_it_as_json() -> None:
                 "mean": 0.810727,
                 "low_share": 0.333333,
                 "label_shares": {"a": 0.666667, "b": 0.333333},
+                "label_means": {"a": 0.730943, "b": 0.970295},
             },
         },
     }
