@@ -610,6 +610,12 @@ class Reservation(Generic[T, R]):
         places, self._places = self._places, 0
         self._batcher._release(places, self._priority)  # noqa: SLF001 - the two classes are one module's two faces
 
+    def add(self, places: int) -> None:
+        """Take more places, all or none, when there turn out to be more items. Raises what `Batcher.reserve` raises."""
+        if places:
+            self._batcher._take_places(places, self._priority, None)  # noqa: SLF001
+            self._places += places
+
     async def submit(self, items: Sequence[T]) -> list[Outcome[R]]:
         """Queue the items and wait for the outcomes, in their order.
 

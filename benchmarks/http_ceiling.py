@@ -41,6 +41,7 @@ from models.bundle import embedded_bundle
 from models.classifier import Classifier
 from models.problem import SingleLabel
 from models.types import Encoding, End, Prediction, Token
+from models.windows import Join
 from server.app import create_app
 from server.http.access import RequestContext
 from server.http.protocol import Protocol
@@ -70,6 +71,14 @@ class InstantClassifier:
     def encode(self, text: str, keep: End | None = None) -> Encoding:  # noqa: ARG002 - no text is too long
         """A few tokens, the last of its own."""
         return Encoding((1, 2, 3, hash(text)), truncated=False)
+
+    def windows(self, text: str, overlap: int, most: int) -> list[Encoding]:
+        """Nobody asks here."""
+        raise NotImplementedError
+
+    def joined(self, windows: Sequence[Prediction], join: Join) -> Prediction:
+        """Nobody asks here."""
+        raise NotImplementedError
 
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """Nobody asks here."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -94,6 +96,9 @@ def build(
         Path | None,
         typer.Option(help="Texts for the start-up self-check; they are stored in the bundle.", show_default="built-in ones"),
     ] = None,
+    max_size: Annotated[
+        float | None, typer.Option(min=0.001, help="Refuse to build a bundle of more MB.", show_default="no bound")
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     label_columns: LabelColumns = None,
@@ -148,15 +153,24 @@ def build(
             training=[text for path in training or [] for text in read_texts(path, _of_texts(path, table), say)],
             problem_type=wanted,
             threshold=_threshold(thresholds),
+            max_bytes=None if max_size is None else int(max_size * 1e6),
             goldens=tuple(read_texts(goldens, _of_texts(goldens, table), say)) if goldens else GOLDEN_TEXTS,
         )
-        manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, say)
+        started = perf_counter()
+
+        def progress(what: str) -> None:
+            say(f"[{perf_counter() - started:4.0f} s] {what}")
+
+        manifest = build_bundle(checkpoint, bundle, options, dev_examples, tests, progress)
     except OSError as error:
         fail(f"{error.filename or bundle}: {error.strerror or error}")
     except (DatasetError, TableError, UnicodeDecodeError, ValidationError) as error:
         fail(str(error))
     except (BuildError, BundleError, CheckpointError, SelfCheckFailed) as error:
         fail(str(error), 1)
+    size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+    say(f"{perf_counter() - started:.0f} s, {peak:,.0f} MB of memory at the peak; the bundle has {size:,.1f} MB")
     say(f"{manifest.name}@{manifest.version} written to {bundle}; serve it with: supportbot serve --bundle {bundle}")
 
 

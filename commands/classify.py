@@ -32,6 +32,7 @@ from commands.resuming import ResumableOutput, can_resume, identity
 from models.bulk import Classified, classify_rows, in_chunks
 from models.bundle import BundleError
 from models.tables import STANDARD_INPUT, BadRow, Row, TableError, TableFormat, fault_of, read_table
+from models.windows import DEFAULT_MOST, DEFAULT_OVERLAP, Windows
 
 
 class Strip(StrEnum):
@@ -39,6 +40,20 @@ class Strip(StrEnum):
 
     NONE = "none"
     HTML = "html"
+
+
+class LongTexts(StrEnum):
+    """What becomes of texts over the model's limit."""
+
+    TRUNCATE = "truncate"
+    WINDOWS = "windows"
+
+
+class JoinBy(StrEnum):
+    """How windows are joined."""
+
+    MEAN = "mean"
+    MAX = "max"
 
 
 def classify(
@@ -54,6 +69,12 @@ def classify(
     scores: Annotated[bool, typer.Option("--scores", help="Add the probability of each label.")] = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the texts out of the output.")] = False,
     strip: Annotated[Strip, typer.Option(help="html: classify what a person sees of HTML documents.")] = Strip.NONE,
+    long_texts: Annotated[
+        LongTexts, typer.Option(help="windows: classify a text over the model's limit in overlapping windows, joined.")
+    ] = LongTexts.TRUNCATE,
+    window_overlap: Annotated[int, typer.Option(min=0, help="Tokens that two windows of a text share.")] = DEFAULT_OVERLAP,
+    window_join: Annotated[JoinBy, typer.Option(help="How the logits of a text's windows are joined.")] = JoinBy.MEAN,
+    max_windows: Annotated[int, typer.Option(min=2, help="Most windows of a text.")] = DEFAULT_MOST,
     workers: Annotated[int, typer.Option(min=0, help="Worker threads; 0 is one for each usable core.")] = 0,
     url: Annotated[str | None, typer.Option(help="A server that classifies, in place of a bundle here.")] = None,
     connections: Annotated[int, typer.Option(min=1, max=64, help="To the server of --url.")] = 4,
@@ -80,8 +101,11 @@ def classify(
 
     table = table_format(input_format, delimiter, encoding, text_column)
     files = _files(texts, file, table, output)
+    windows = Windows(window_overlap, max_windows, window_join.value) if long_texts is LongTexts.WINDOWS else None
+    if windows is not None and url is not None:
+        fail("--long-texts: with --url, the server decides (LONG_TEXTS)")
     try:
-        engine = _here(bundle, workers, strip) if url is None else _elsewhere(url, connections, scores, strip, bundle)
+        engine = _here(bundle, workers, strip, windows) if url is None else _elsewhere(url, connections, scores, strip, bundle)
     except RemoteError as error:
         fail(str(error), 1)
     facts = {
@@ -90,6 +114,7 @@ def classify(
         "scores": scores,
         "text": not no_text,
         "strip": strip,
+        "windows": windows,
         "table": table,
     }
     rows: Iterator[Row | BadRow]
@@ -110,6 +135,7 @@ def classify(
                 engine.labels if scores else (),
                 with_text=not no_text,
                 strip=strip is Strip.HTML,
+                windows=windows is not None,
                 header=not earlier,
                 answers=engine.answers,
             )
@@ -166,7 +192,7 @@ class _Engine:
     classify: Callable[[Iterable[Row | BadRow]], Iterator[Classified | BadRow]]
 
 
-def _here(bundle: Path | None, workers: int, strip: Strip) -> _Engine:
+def _here(bundle: Path | None, workers: int, strip: Strip, windows: Windows | None) -> _Engine:
     """A bundle's model in this process. Ends the command if it cannot be used."""
     from machine.cores import usable_cores
     from models.classifier import Classifier, SelfCheckFailed
@@ -178,9 +204,11 @@ def _here(bundle: Path | None, workers: int, strip: Strip) -> _Engine:
         fail(str(error), 1)
     threads, strips = workers or usable_cores(), strip is Strip.HTML
     answers = classifier.problem.columns
-    return _Engine(
-        classifier.fingerprint, classifier.labels, answers, lambda rows: classify_rows(classifier, rows, threads, strip=strips)
-    )
+
+    def classify_all(rows: Iterable[Row | BadRow]) -> Iterator[Classified | BadRow]:
+        return classify_rows(classifier, rows, threads, strip=strips, windows=windows)
+
+    return _Engine(classifier.fingerprint, classifier.labels, answers, classify_all)
 
 
 def _elsewhere(url: str, connections: int, scores: bool, strip: Strip, bundle: Path | None) -> _Engine:

@@ -114,13 +114,14 @@ class RemoteClassifier:
         told = (answer[name] for name in ("predictions", "confidences") if name in answer)
         records = [dict(zip(self.answers, each, strict=True)) for each in zip(*told, strict=True)]
         scores = answer.get("scores") or [{}] * len(asked)
-        columns = (records, answer.get("truncated", none), answer.get("stripped", none), scores)
+        windows = answer.get("windows", [1] * len(asked))
+        columns = (records, answer.get("truncated", none), answer.get("stripped", none), windows, scores)
         found: dict[int, Classified | BadRow] = {}
-        for number, record, truncated, stripped, shares in zip(asked, *columns, strict=True):
+        for number, record, truncated, stripped, in_windows, shares in zip(asked, *columns, strict=True):
             row = rows[number]
             assert isinstance(row, Row)
             by_label = tuple(shares[name] for name in self.labels) if shares else ()
-            found[number] = Classified(row, record, by_label, truncated, stripped)
+            found[number] = Classified(row, record, by_label, truncated, stripped, in_windows)
         return found
 
     def _ask(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401 - JSON

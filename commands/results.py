@@ -32,11 +32,12 @@ def writer(
     *,
     with_text: bool,
     strip: bool = False,
+    windows: bool = False,
     header: bool = True,
     answers: tuple[str, ...] = SingleLabel.columns,
 ) -> Write:
     """What writes a result as one row; with the scores of `labels`. For CSV, the header is written now unless it is there already;
-    it has the columns `answers`, and a column `stripped` if HTML is to be stripped.
+    it has the columns `answers`, and columns `stripped` and `windows` if HTML is to be stripped or long texts are to be read so.
     """
 
     def write_json(result: Classified | BadRow) -> None:
@@ -48,7 +49,13 @@ def writer(
     if output_format is Format.JSONL:
         return write_json
     columns = ["source", "line", *(["text"] if with_text else []), *answers]
-    columns += [*(f"score_{label}" for label in labels), "truncated", *(["stripped"] if strip else []), "error"]
+    columns += [
+        *(f"score_{label}" for label in labels),
+        "truncated",
+        *(["stripped"] if strip else []),
+        *(["windows"] if windows else []),
+        "error",
+    ]
     table = csv.DictWriter(_Records(stream), columns, lineterminator="\r\n")
     if header:
         table.writeheader()
@@ -86,6 +93,8 @@ def _record(result: Classified | BadRow, labels: tuple[str, ...], *, with_text: 
         fields["truncated"] = True
     if result.stripped:
         fields["stripped"] = True
+    if result.windows > 1:
+        fields["windows"] = result.windows
     return fields
 
 

@@ -15,6 +15,7 @@ from models.engines import ENGINES, Engine, Outputs
 from models.problem import problem_of
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import Encoding, End, Prediction, Token
+from models.windows import Join, join_logits
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -84,6 +85,10 @@ class Classifier:
         """
         return self._tokenizer.encode(text, keep)
 
+    def windows(self, text: str, overlap: int, most: int) -> list[Encoding]:
+        """Tokenize one text, in windows if it is longer than the model reads: see `models.tokenizer`. Raises `BlankTextError`."""
+        return self._tokenizer.windows(text, overlap, most)
+
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """The tokens of a text, which is not cut at `max_length`; with the model's special tokens or without."""
         return self._tokenizer.tokens(text, special=special)
@@ -98,6 +103,11 @@ class Classifier:
             return []
         outputs = self.outputs(encodings)
         return self._predictions(outputs.logits, [None] * len(encodings) if outputs.first is None else outputs.first)
+
+    def joined(self, windows: Sequence[Prediction], join: Join) -> Prediction:
+        """One prediction from those of a text's windows; it has the first window's vector."""
+        logits = join_logits(np.array([prediction.logits for prediction in windows]), join)
+        return self._predictions(logits[None], [windows[0].first])[0]
 
     def _predictions(self, logits: Floats, first: Iterable[Floats | None]) -> list[Prediction]:
         if not np.isfinite(logits).all():

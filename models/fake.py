@@ -10,6 +10,7 @@ import numpy as np
 
 from models.problem import Problem, SingleLabel
 from models.types import BlankTextError, Encoding, End, Prediction, Token
+from models.windows import Join, join_logits
 
 LABELS = ("billing", "general", "technical")
 KEYWORDS = {"billing": ("payment", "invoice", "refund", "charge"), "technical": ("crash", "error", "log in", "bug")}
@@ -49,12 +50,24 @@ class FakeClassifier:
 
     def encode(self, text: str, keep: End | None = None) -> Encoding:
         """Tokenize one text; of one that is too long, keep the beginning unless `keep` says otherwise. Raises `BlankTextError`."""
-        words = text.lower().split()
-        if not words:
-            raise BlankTextError
-        ids = tuple(self._token(word) for word in words)
+        ids = self._ids(text)
         kept = ids[-self.max_length :] if keep is End.END else ids[: self.max_length]
         return Encoding(kept, len(ids) > self.max_length)
+
+    def windows(self, text: str, overlap: int, most: int) -> list[Encoding]:
+        """The words in windows."""
+        ids, step = self._ids(text), self.max_length - min(overlap, self.max_length // 2)
+        starts = range(0, max(1, len(ids) - self.max_length + step), step)
+        found = [Encoding(ids[start : start + self.max_length], truncated=False) for start in starts]
+        *before, last = found[:most]
+        return [*before, Encoding(last.ids, len(found) > most)]
+
+    def joined(self, windows: Sequence[Prediction], join: Join) -> Prediction:
+        """The same as of a real model."""
+        logits = join_logits(np.array([prediction.logits for prediction in windows]), join)
+        scores: list[float] = self.problem.scores(logits[None])[0].tolist()
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return Prediction(self.labels[best], scores[best], tuple(scores), tuple(logits.tolist()))
 
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """The words; the one special token is the last, END."""
@@ -76,6 +89,12 @@ class FakeClassifier:
     def divide(self, lengths: Sequence[int]) -> Sequence[Sequence[int]]:
         """All in one pass."""
         return [range(len(lengths))]
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        words = text.lower().split()
+        if not words:
+            raise BlankTextError
+        return tuple(self._token(word) for word in words)
 
     def _token(self, word: str) -> int:
         for label, keywords in KEYWORDS.items():

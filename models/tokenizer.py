@@ -38,6 +38,7 @@ class Tokenizer:
         self._tokenizer.enable_truncation(max_length, direction=direction)
         self._keeps = End.END if direction == "left" else End.START
         self._max_length = max_length
+        self._by_overlap: dict[int, tokenizers.Tokenizer] = {}
         self._specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     @property
@@ -68,6 +69,23 @@ class Tokenizer:
             raise BlankTextError
         return Encoding(tuple(ids), bool(encoded.overflowing) or len(text) > self._max_length * LAST_CUT)
 
+    def windows(self, text: str, overlap: int, most: int) -> list[Encoding]:
+        """The text in windows of `max_length` tokens that share `overlap` tokens, or half of what fits if that is less.
+
+        A text that fits is one window. There are at most `most`: of a longer text, those of the end that is kept are given, and the
+        last one is `truncated`. Raises `BlankTextError`.
+        """
+        tokenizer = self._windowed(min(overlap, (self._max_length - self._specials) // 2))
+        encoded = tokenizer.encode(_cut(text, most * self._max_length * FIRST_CUT, self._keeps))
+        if len(text) > most * self._max_length * FIRST_CUT and len(encoded.overflowing) < most:
+            encoded = tokenizer.encode(_cut(text, most * self._max_length * LAST_CUT, self._keeps))
+        if len(encoded.ids) <= self._specials:
+            raise BlankTextError
+        found = [encoded, *encoded.overflowing]
+        is_cut = len(found) > most or len(text) > most * self._max_length * LAST_CUT
+        encodings = [Encoding(tuple(window.ids), truncated=False) for window in found[:most]]
+        return [*encodings[:-1], Encoding(encodings[-1].ids, truncated=is_cut)]
+
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """All tokens of the text's first 64 characters for each token of the limit; with special tokens or without."""
         text = text[: self._max_length * LAST_CUT]
@@ -80,6 +98,13 @@ class Tokenizer:
                 encoded.ids, encoded.tokens, encoded.special_tokens_mask, encoded.offsets, strict=True
             )
         ]
+
+    def _windowed(self, overlap: int) -> tokenizers.Tokenizer:
+        if overlap not in self._by_overlap:
+            copy = self._copy()
+            copy.enable_truncation(self._max_length, stride=overlap, direction=_DIRECTIONS[self._keeps])
+            self._by_overlap[overlap] = copy
+        return self._by_overlap[overlap]
 
     @cached_property
     def _other_end(self) -> tokenizers.Tokenizer:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.problem import Problem
+from models.windows import Join
 
 
 class End(Enum):
@@ -110,6 +111,15 @@ class TextClassifier(Protocol):
 
         Raises `BlankTextError`.
         """
+
+    def windows(self, text: str, overlap: int, most: int) -> list[Encoding]:
+        """Tokenize one text, in at most `most` windows that share `overlap` tokens if it is longer than the model reads.
+
+        The last window is `truncated` if there would be more. Raises `BlankTextError`.
+        """
+
+    def joined(self, windows: Sequence[Prediction], join: Join) -> Prediction:
+        """One prediction from those of a text's windows."""
 
     def tokens(self, text: str, *, special: bool) -> list[Token]:
         """The tokens of a text, which is not cut at `max_length`; with the model's special tokens or without."""

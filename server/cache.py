@@ -12,11 +12,12 @@ from models.types import Prediction
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """What was answered, from how many tokens, and whether the text was truncated for it."""
+    """What was answered, from how many tokens, whether the text was truncated for it, and in how many windows it was read."""
 
     prediction: Prediction
     tokens: int
     truncated: bool
+    windows: int = 1
 
 
 class AnswerCache:

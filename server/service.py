@@ -30,6 +30,7 @@ from batching import Outcome as BatchOutcome
 from machine.cores import bounded_cores
 from models.markup import is_html, plain_text
 from models.types import BlankTextError, Encoding, Prediction, TextClassifier
+from models.windows import Windows
 from server.cache import AnswerCache, CachedAnswer
 from server.goldens import GoldenChecks
 from server.observe.confidence import Confidence
@@ -65,7 +66,8 @@ class Timing:
 @dataclass(slots=True)  # not frozen: that takes several times as long to make, as for all that is made for each request
 class Classification:
     """The answer to one request, in the order of its texts; `encodings` are None for those from the cache. Of texts that are
-    `stripped`, which were HTML, what a person sees was classified. `tokens` are how many were classified of each text.
+    `stripped`, which were HTML, what a person sees was classified. `tokens` are how many were classified of each text, in
+    so many `windows`; its encoding is the first one's.
     """
 
     predictions: list[Prediction]
@@ -74,6 +76,7 @@ class Classification:
     timing: Timing
     stripped: list[bool]
     tokens: list[int]
+    windows: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Service:
         self.is_drained = False
         self.cores = bounded_cores()
         self.policy = settings.batch_policy(self.cores.number)
+        self.windows = settings.windows()
         self._open_classifier = open_classifier
         self._on_ready = on_ready
         self._on_failed = on_failed
@@ -231,10 +235,11 @@ class Service:
 
     def begin(
         self, request: ClassifyRequest, arrived: float, on_answer: Callable[[Classification | Exception], None]
-    ) -> Callable[[], None]:
+    ) -> Callable[[], None] | None:
         """`admitted` and `classify` in one step, for a short request: `on_answer` is told the answer, or the error, when it comes.
 
-        Returns what to call when the client leaves before that. Raises what these two raise before a text is queued.
+        Returns what to call when the client leaves before that; None, with nothing done, if the text takes several windows. Raises
+        what these two raise before a text is queued.
         """
         classifier = self.classifier
         assert self._batcher is not None
@@ -242,6 +247,8 @@ class Service:
         deadline = batcher.check(priority=request.priority, timeout=left)
         started = perf_counter()
         encoding = _encoded(classifier, request, 0, strip=self._strips(request))
+        if encoding.truncated and self._has_windows(request):
+            return None
         tokenize = perf_counter() - started
 
         def take(outcome: BatchOutcome[Prediction] | BatchingError) -> None:
@@ -251,7 +258,7 @@ class Service:
                 return
             timing = Timing(tokenize, outcome.wait, outcome.duration)
             stripped = [is_html(request.texts[0])] if self._strips(request) else [False]
-            on_answer(Classification([outcome.result], [encoding.truncated], [encoding], timing, stripped, [len(encoding)]))
+            on_answer(Classification([outcome.result], [encoding.truncated], [encoding], timing, stripped, [len(encoding)], [1]))
             # What nobody waits for comes last.
             self.metrics.observe_timing(tokenize, outcome.wait, outcome.duration)
 
@@ -278,28 +285,42 @@ class Service:
         found: list[Encoding | None] = [None] * len(answers)
         if admitted.places is not None:
             started = perf_counter()
-            encodings = await self._encode(admitted)
+            texts = await self._encode(admitted)
             tokenize = perf_counter() - started
+            encodings = [window for windows in texts for window in windows]
+            admitted.places.add(len(encodings) - len(texts))
             try:
                 outcomes = await admitted.places.submit(encodings)
             except PassFailed as error:
-                error.index = None if request.single or error.index is None else missing[error.index]
+                text_of = [index for index, windows in zip(missing, texts, strict=True) for _ in windows]
+                error.index = None if request.single or error.index is None else text_of[error.index]
                 raise
             wait = duration = 0.0
             for outcome in outcomes:
                 wait, duration = max(wait, outcome.wait), max(duration, outcome.duration)
             timing = Timing(tokenize=tokenize, queue=wait, inference=duration)
             self.metrics.observe_timing(timing.tokenize, timing.queue, timing.inference)
-            for index, encoding, outcome in zip(missing, encodings, outcomes, strict=True):
-                answers[index] = answer = CachedAnswer(outcome.result, len(encoding), encoding.truncated)
-                found[index] = encoding
+            results = iter(outcome.result for outcome in outcomes)
+            for index, windows in zip(missing, texts, strict=True):
+                prediction = self._joined(admitted.classifier, [next(results) for _ in windows])
+                answer = CachedAnswer(prediction, sum(map(len, windows)), windows[-1].truncated, len(windows))
+                answers[index], found[index] = answer, windows[0]
                 if is_cached and self.settings.answer_cache_texts:
                     # Without its vector, which takes more memory than all the rest.
-                    self._cache.put(request.texts[index], replace(answer, prediction=replace(outcome.result, first=None)))
+                    self._cache.put(request.texts[index], replace(answer, prediction=replace(prediction, first=None)))
         known = [answer for answer in answers if answer is not None]
         stripped = [is_html(text) for text in request.texts] if self._strips(request) else [False] * len(known)
         predictions, truncated = [answer.prediction for answer in known], [answer.truncated for answer in known]
-        return Classification(predictions, truncated, found, timing, stripped, [answer.tokens for answer in known])
+        tokens, in_windows = [answer.tokens for answer in known], [answer.windows for answer in known]
+        return Classification(predictions, truncated, found, timing, stripped, tokens, in_windows)
+
+    def _joined(self, classifier: TextClassifier, windows: Sequence[Prediction]) -> Prediction:
+        """The prediction of a text from those of its windows, which is nearly always one."""
+        return windows[0] if len(windows) == 1 else classifier.joined(windows, self.settings.window_join)
+
+    def _has_windows(self, request: ClassifyRequest) -> bool:
+        """Whether a text over the limit is classified in windows; not if the request says itself what is to become of it."""
+        return self.windows is not None and request.is_plain
 
     def _strips(self, request: ClassifyRequest) -> bool:
         """Whether the text is taken out of the HTML documents among the request's texts."""
@@ -343,20 +364,23 @@ class Service:
             self.drift.see_labelled(time(), drawn)
         return outcomes
 
-    async def _encode(self, admitted: Admitted) -> list[Encoding]:
-        """Tokenize the texts to classify. Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time."""
+    async def _encode(self, admitted: Admitted) -> list[list[Encoding]]:
+        """Tokenize the texts to classify, each in one window or several.
+
+        Raises `RequestError` (blank or too long), and `DeadlineExceeded` on time.
+        """
         request, indices, classifier = admitted.request, admitted.missing, admitted.classifier
-        strip = self._strips(request)
+        strip, windows = self._strips(request), self.windows if request.is_plain else None
         if request.single and len(request.texts[0]) <= TOKENIZE_INLINE_CHARACTERS:
-            return [_encoded(classifier, request, 0, strip=strip)]
+            return [_windows(classifier, request, 0, windows, strip=strip)]
         is_wanted = True
 
-        def encode() -> list[Encoding]:
+        def encode() -> list[list[Encoding]]:
             encodings = []
             for index in indices:
                 if not is_wanted:
                     break
-                encodings.append(_encoded(classifier, request, index, strip=strip))
+                encodings.append(_windows(classifier, request, index, windows, strip=strip))
             return encodings
 
         if sum(len(request.texts[index]) for index in indices) <= TOKENIZE_INLINE_CHARACTERS:
@@ -584,6 +608,17 @@ def _encoded(classifier: TextClassifier, request: ClassifyRequest, index: int, *
     if encoding.truncated and request.must_fit:
         raise too_long_text(request.place(index), classifier.max_length)
     return encoding
+
+
+def _windows(
+    classifier: TextClassifier, request: ClassifyRequest, index: int, windows: Windows | None, *, strip: bool
+) -> list[Encoding]:
+    """One of a request's texts as tokens, in as many windows as it takes, or truncated without `windows`. Raises `RequestError`."""
+    encoding = _encoded(classifier, request, index, strip=strip)
+    if windows is None or not encoding.truncated:
+        return [encoding]
+    text = request.texts[index]
+    return classifier.windows(plain_text(text) if strip else text, windows.overlap, windows.most)
 
 
 def _log_lengths(event: str, report: LengthReport | None) -> None:

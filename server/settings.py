@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batching import BatchPolicy
 from models.bundle import embedded_bundle
+from models.windows import DEFAULT_MOST, DEFAULT_OVERLAP, Windows
 from server.observe.drift import DriftOptions
 from server.observe.prediction_log import PredictionLog, PredictionLogError
 
@@ -136,6 +137,17 @@ class Settings(BundleSetting):
         Literal["none", "html"],
         Field(description="html: classify what a person sees of HTML documents, unless a request says otherwise"),
     ] = "none"
+    long_texts: Annotated[
+        Literal["truncate", "windows"],
+        Field(description="windows: classify a text over the model's limit in overlapping windows, and join their logits"),
+    ] = "truncate"
+    window_overlap: Annotated[int, Field(ge=0, le=100_000, description="tokens that two windows of a text share")] = DEFAULT_OVERLAP
+    window_join: Annotated[
+        Literal["mean", "max"], Field(description="how the logits of a text's windows are joined, label by label")
+    ] = "mean"
+    max_windows: Annotated[int, Field(ge=2, le=1000, description="most windows of a text; what lies beyond is not read")] = (
+        DEFAULT_MOST
+    )
     low_confidence: Annotated[
         float, Field(ge=0, le=1, description="answers below this confidence are counted as low-confidence")
     ] = 0.6
@@ -242,6 +254,10 @@ class Settings(BundleSetting):
         except PredictionLogError as error:
             raise SettingsError(f"PREDICTION_LOG={error}") from error
 
+    def windows(self) -> Windows | None:
+        """How texts over the model's limit are cut into windows; None if they are truncated."""
+        return Windows(self.window_overlap, self.max_windows, self.window_join) if self.long_texts == "windows" else None
+
     def drift_options(self) -> DriftOptions:
         """How drift is watched, but for the baseline, which needs the model."""
         return DriftOptions(
@@ -258,6 +274,11 @@ class Settings(BundleSetting):
             raise SettingsError(
                 f"MAX_TEXTS_PER_REQUEST ({self.max_texts_per_request}) is over QUEUE_MAX_TEXTS ({self.queue_max_texts}):"
                 " such a request could never be accepted"
+            )
+        if self.long_texts == "windows" and self.max_texts_per_request * self.max_windows > self.queue_max_texts:
+            raise SettingsError(
+                f"MAX_TEXTS_PER_REQUEST ({self.max_texts_per_request}) times MAX_WINDOWS ({self.max_windows}) is over"
+                f" QUEUE_MAX_TEXTS ({self.queue_max_texts}): such a request could never be accepted"
             )
         if self.default_timeout_ms > self.max_timeout_ms:
             raise SettingsError(

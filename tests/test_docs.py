@@ -235,6 +235,16 @@ async def test_every_request_that_a_page_shows_is_answered_as_it_shows(
             assert like(response.json(), json.loads(answer)), (path, body, response.text)
 
 
+async def test_a_long_text_is_answered_as_its_page_shows(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, times, answer = re.findall(r"printf '(.*)%\.0s' \$\(seq (\d+)\)\)\\\"}\"\n(.*)$", page("api.md"), re.MULTILINE)[0]
+    async with running(Settings(drain_linger_ms=0, long_texts="windows"), lambda: classifier) as application:  # type: ignore[arg-type, return-value]
+        response = await application.client.post("/classify", json={"text": words * int(times)})
+    assert like(response.json(), json.loads(answer)), response.text
+
+
 async def test_every_answer_of_another_problem_type_is_as_its_page_shows_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ class BuildOptions:
     those that will be served, by default the dev texts, else built-in tickets. `profile` is what drift detection measures texts
     against; by default it is learned from `training`, texts that the model was trained on, and from the dev texts. `reduce_range`
     keeps weights to 7 bits, for x86 CPUs without VNNI. `expected` maps texts to the labels they must get, or the build fails.
+    `max_bytes` bounds the bundle's size; a larger one is refused as soon as it is known.
     `problem_type` None is what the checkpoint's config says. `threshold` is that of all labels of a multi-label model; None chooses
     each label's own on the dev texts, for the highest F1.
     """
@@ -114,6 +115,7 @@ class BuildOptions:
     profile: ProfileTexts | None = None
     problem_type: ProblemType | None = None
     threshold: float | None = DEFAULT_THRESHOLD
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def build_bundle(
         work = Path(temporary)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by trying the graph
             graphs = _packed_graphs(checkpoint, options, dev, say) or _padded_graphs(checkpoint, options, work, say)
+        _check_size(checkpoint, len(graphs.model), options)
         manifest, profile = _finish(checkpoint, graphs, options, dev, tests, say)
         folder = work / "bundle"
         folder.mkdir()
@@ -171,6 +174,12 @@ def build_bundle(
         Classifier.open(folder).self_check()
         folder.rename(out)
     return manifest
+
+
+def _check_size(checkpoint: Checkpoint, model_bytes: int, options: BuildOptions) -> None:
+    size = model_bytes + len(checkpoint.tokenizer)
+    if options.max_bytes is not None and size > options.max_bytes:
+        raise BuildError(f"the bundle would have {size / 1e6:.0f} MB, more than the {options.max_bytes / 1e6:g} MB allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +200,8 @@ def _packed_graphs(
         return None
     try:
         encoder, tokenizer = _encoder(checkpoint, say)
+        # A byte for each weight is the least; what is kept in more, and the graph, is seen when they are written.
+        _check_size(checkpoint, encoder.parameters * (4 if options.precision == "fp32" else 1), options)
     except UnsupportedEncoder as error:
         if options.engine is None:
             say(f"engine: padded, since there is no padding-free graph for this checkpoint: {error}; tracing the model")

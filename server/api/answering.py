@@ -65,8 +65,11 @@ def is_usual(headers: Iterable[tuple[bytes, bytes]], content: bytes, most: int) 
     return True
 
 
-def begin(service: Service, request: DirectRequest, wanted: ClassifyRequest, render: Render) -> None:
-    """Classify a short request (`Service.is_short`) without a task, and answer it when the outcome comes; as `classified` does."""
+def begin(service: Service, request: DirectRequest, wanted: ClassifyRequest, render: Render) -> bool:
+    """Classify a short request (`Service.is_short`) without a task, and answer it when the outcome comes; as `classified` does.
+
+    Returns False, with nothing done, if it must go the usual way after all.
+    """
     scope = request.scope
     scope[LOG] = {"texts": 1}
 
@@ -91,8 +94,11 @@ def begin(service: Service, request: DirectRequest, wanted: ClassifyRequest, ren
         leave = service.begin(wanted, request.started, answer)
     except Exception as error:  # noqa: BLE001 - as above
         request.fail(error)
-        return
+        return True
+    if leave is None:
+        return False
     request.on_lost(leave)
+    return True
 
 
 def answer_headers(service: Service, answer: Classification, latency: float) -> dict[str, str]:

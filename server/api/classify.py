@@ -57,8 +57,8 @@ _FIELDS: Final = frozenset(Body.model_fields)
 class ClassifyAnswer(TypedDict):
     """In the singular for `text`, in the plural for `texts`. A prediction is a label, of a multi-label model a list of labels and
     one of confidences, else a number without confidence. `truncated` only if a text was cut, `stripped` only if one was HTML that
-    was stripped, `abstained` only if an answer is below `min_confidence`, a token and `review` only if `feedback` was asked for.
-    `latency_ms` in milliseconds.
+    was stripped, `windows` only if one was read in several, `abstained` only if an answer is below `min_confidence`, a token and
+    `review` only if `feedback` was asked for. `latency_ms` in milliseconds.
     """
 
     prediction: NotRequired[Answer]
@@ -68,6 +68,7 @@ class ClassifyAnswer(TypedDict):
     scores: NotRequired[dict[str, float] | list[dict[str, float]]]
     truncated: NotRequired[Literal[True] | list[bool]]
     stripped: NotRequired[Literal[True] | list[bool]]
+    windows: NotRequired[int | list[int]]
     abstained: NotRequired[Literal[True] | list[bool]]
     feedback_token: NotRequired[str]
     feedback_tokens: NotRequired[list[str]]
@@ -123,18 +124,17 @@ def parse_classify(content: bytes, max_texts: int, options: Options) -> Classify
 
 def classify_answer(
     request: ClassifyRequest,
-    predictions: Sequence[Prediction],
-    truncated: Sequence[bool],
+    found: Classification,
     problem: Problem,
     identity: str,
     latency: float,
     tokens: Sequence[tuple[str, bool]] = (),
-    stripped: Sequence[bool] = (),
 ) -> Mapping[str, Any]:
     """The answer's body; `latency` in seconds, `tokens` for feedback, each with whether the answer was drawn for review.
 
     Probabilities are rounded to 6 decimals, far below what INT8 can tell apart.
     """
+    predictions = found.predictions
     answer: dict[str, Any]
     if request.single:
         answer = problem.told(predictions[0])
@@ -153,10 +153,7 @@ def classify_answer(
         abstained = [problem.abstains(problem.sureness(prediction), request.min_confidence) for prediction in predictions]
         if any(abstained):
             answer["abstained"] = True if request.single else abstained
-    if any(truncated):
-        answer["truncated"] = True if request.single else list(truncated)
-    if any(stripped):
-        answer["stripped"] = True if request.single else list(stripped)
+    _add_marks(answer, found, single=request.single)
     if tokens and request.single:
         answer["feedback_token"], answer["review"] = tokens[0]
     elif tokens:
@@ -164,6 +161,15 @@ def classify_answer(
     answer["latency_ms"] = round(latency * 1000, 3)
     answer["model"] = identity
     return answer
+
+
+def _add_marks(answer: dict[str, Any], found: Classification, *, single: bool) -> None:
+    """Say what became of the texts, where it is not the usual."""
+    for name, marks in (("truncated", found.truncated), ("stripped", found.stripped)):
+        if True in marks:
+            answer[name] = True if single else marks
+    if max(found.windows) > 1:
+        answer["windows"] = found.windows[0] if single else found.windows
 
 
 def _check_asked(wanted: ClassifyRequest, problem: Problem) -> None:
@@ -222,16 +228,13 @@ class Classify:
         if not service.is_short(wanted):
             return False
         request.scope[DIALECT] = NATIVE
-        begin(service, request, wanted, partial(self._content, service.model, request_id_of(request.scope), wanted))
-        return True
+        return begin(service, request, wanted, partial(self._content, service.model, request_id_of(request.scope), wanted))
 
     def _content(
         self, classifier: TextClassifier, request_id: str, wanted: ClassifyRequest, answer: Classification, latency: float
     ) -> Content:
         tokens = self._tokens(request_id, answer.predictions) if wanted.feedback else ()
-        cut, stripped = answer.truncated, answer.stripped
-        identity, problem = classifier.identity, classifier.problem
-        return json_content(classify_answer(wanted, answer.predictions, cut, problem, identity, latency, tokens, stripped))
+        return json_content(classify_answer(wanted, answer, classifier.problem, classifier.identity, latency, tokens))
 
     def _tokens(self, request_id: str, predictions: Sequence[Prediction]) -> list[tuple[str, bool]]:
         feedback = self._service.feedback

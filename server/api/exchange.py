@@ -32,6 +32,8 @@ from server.settings import Settings
 # Most dialects have no place in their answers to say that a text was cut, so a header does: the indices of such texts.
 TRUNCATED_HEADER: Final = "X-Truncated"
 STRIPPED_HEADER: Final = "X-Stripped"
+# In how many windows each text was read, if one was read in several.
+WINDOWS_HEADER: Final = "X-Windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,7 @@ class Exchange:
         if not service.is_short(job.request):
             return False
         self._mark(scope)
-        begin(service, request, job.request, partial(_content, job))
-        return True
+        return begin(service, request, job.request, partial(_content, job))
 
     def _mark(self, scope: Scope) -> None:
         scope[DIALECT] = self._dialect.name
@@ -168,6 +169,8 @@ def _content(job: Job, answer: Classification, latency: float) -> Content:
     for name, marks in ((TRUNCATED_HEADER, answer.truncated), (STRIPPED_HEADER, answer.stripped)):
         if any(marks):
             headers[name] = ", ".join(str(index) for index, is_marked in enumerate(marks) if is_marked)
+    if any(number > 1 for number in answer.windows):
+        headers[WINDOWS_HEADER] = ", ".join(map(str, answer.windows))
     return replace(content, headers=headers)
 
 

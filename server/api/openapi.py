@@ -47,6 +47,7 @@ _HEADERS: Final = {
     REQUEST_ID_HEADER: _header("The request's id, its own or a new one"),
     "Server-Timing": _header("Where the time went, in milliseconds: tokenize, queue, inference, total"),
     "X-Truncated": _header("The indices of the texts that were cut, unless the body says so"),
+    "X-Windows": _header("In how many windows each text was read, if one was over the model's limit, unless the body says so"),
     "X-Stripped": _header("The indices of the texts that were HTML and were stripped, unless the body says so"),
     "Retry-After": _header("Seconds after which a retry makes sense", "integer"),
 }

@@ -56,7 +56,7 @@ MEDIA: Final = frozenset({NDJSON.encode(), b"application/ndjson", b"application/
 # Several full batches for each of many workers, and for the queue to choose from.
 LINES_IN_FLIGHT: Final = 256
 # What the server adds to a line, which has no fields of these names, so that nothing of the client's is lost.
-_OURS: Final = frozenset({"line", "prediction", "confidence", "truncated", "stripped", "error", "stopped"})
+_OURS: Final = frozenset({"line", "prediction", "confidence", "truncated", "stripped", "windows", "error", "stopped"})
 # These are no fault of the line's: no later one would be answered either.
 _ENDINGS: Final = (NotReady, BatcherClosed, BatcherStalled)
 
@@ -92,6 +92,7 @@ class StreamAnswer(TypedDict):
     confidence: NotRequired[float | list[float]]
     truncated: NotRequired[bool]
     stripped: NotRequired[bool]
+    windows: NotRequired[int]
     error: NotRequired[LineError]
     stopped: NotRequired[Stopped]
 
@@ -353,6 +354,8 @@ class _Run:
                     answer["truncated"] = True
                 if found.stripped[0]:
                     answer["stripped"] = True
+                if found.windows[0] > 1:
+                    answer["windows"] = found.windows[0]
             else:
                 assert isinstance(failure, Exception)
                 error = self._translated(failure)

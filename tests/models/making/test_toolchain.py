@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -356,6 +357,23 @@ def test_a_bundle_that_misses_an_expected_label_is_not_left_behind(checkpoint: P
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(BuildError, match="exists"):
         build_bundle(checkpoint, tmp_path, replace(options, expected={}), [], [])
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_bundle_over_the_allowed_size_is_refused_before_anything_is_measured(
+    checkpoint: Path, tmp_path: Path, precision: str
+) -> None:
+    result = run("build", checkpoint, tmp_path / "out", "--precision", precision, "--max-size", "0.001")
+    assert result.exit_code == 1
+    assert "more than the 0.001 MB allowed" in result.stderr
+    assert "goldens" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_build_says_how_much_memory_it_took(checkpoint: Path, tmp_path: Path) -> None:
+    result = run("build", checkpoint, tmp_path / "out", "--max-size", "1000")
+    assert result.exit_code == 0
+    assert re.search(r"\d+ s, [\d,]+ MB of memory at the peak; the bundle has [\d.]+ MB", result.stderr)
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from models.problem import SingleLabel
 from models.types import BlankTextError, Encoding, End, Prediction
 from server.api.classify import classify_answer
 from server.request import ClassifyRequest
+from server.service import Classification, Timing
 from server.settings import Settings
 from tests.server.conftest import Application, Gate, running, until
 
@@ -81,7 +82,13 @@ def test_a_list_says_of_each_text_whether_it_was_abstained_from() -> None:
         Prediction("billing", 0.6999996, (0.6999996, 0.3000004), (0.4, -0.4)),
         Prediction("general", 0.69999, (0.30001, 0.69999), (-0.4, 0.4)),
     ]
-    answer = classify_answer(request, predictions, [False, False], SingleLabel(("billing", "general")), "fake@1", 0.001)
+    answer = classify_answer(
+        request,
+        Classification(predictions, [False] * 2, [None] * 2, Timing(0, 0, 0), [False] * 2, [3, 3], [1, 1]),
+        SingleLabel(("billing", "general")),
+        "fake@1",
+        0.001,
+    )
     assert answer["abstained"] == [False, True]  # by the confidences as the answer has them, to 6 decimals
     assert answer["confidences"] == [0.7, 0.69999]
 
