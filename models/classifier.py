@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from threading import Barrier
+from time import perf_counter
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from models.bundle import TOKENIZER, Bundle, BundleError, Manifest
 from models.engines import ENGINES, Engine, Outputs
+from models.passes import MOST_TOKENS
 from models.problem import problem_of
 from models.tokenizer import Tokenizer, TokenizerError
 from models.types import Encoding, End, Prediction, Token
 from models.windows import Join, join_logits
 
 Floats = npt.NDArray[np.floating[Any]]
+
+
+# How long the warm-up may begin another of its largest passes, and the shortest texts in them, in tokens.
+WARM_UP_SECONDS: Final = 1.0
+SHORTEST_WARM_UP: Final = 16
 
 
 class SelfCheckFailed(Exception):
@@ -160,9 +169,25 @@ class Classifier:
                 " CPU's model and ONNX Runtime's version; a bundle built with --engine padded does without that promise"
             )
 
-    def warm_up(self) -> None:
-        """Run passes of several shapes: the first customer shall neither pay for the first allocations nor find the first fault."""
+    def warm_up(self, workers: int = 1) -> None:
+        """Run passes of several shapes: the first customer shall neither pay for the first allocations nor find the first fault.
+
+        The largest passes are run by all `workers` at the same time, as may happen in service. The runtime's arena doubles when it
+        has no room; so it has its size now, and does not jump in the midst of service.
+        """
         ids, limit = self.encode(self.manifest.goldens[0].text).ids, self.max_length
         for length in sorted({min(8, limit), min(32, limit), limit}):  # no pass may be longer than the bundle reads
             self.logits([Encoding((ids * length)[:length], truncated=False)])
         self.logits([Encoding(ids, truncated=False), Encoding((ids * 2)[:limit], truncated=False)])
+        ended, barrier = perf_counter() + WARM_UP_SECONDS, Barrier(workers)
+
+        def run(batch: list[Encoding]) -> None:
+            barrier.wait()
+            self.logits(batch)
+
+        length = limit
+        with ThreadPoolExecutor(workers) as pool:
+            while length >= SHORTEST_WARM_UP and perf_counter() < ended:
+                batch = [Encoding((ids * length)[:length], truncated=False)] * max(1, MOST_TOKENS // length)
+                list(pool.map(run, [batch] * workers))
+                length //= 4

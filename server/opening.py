@@ -7,6 +7,7 @@ from time import monotonic, sleep
 
 import structlog
 
+from machine.cores import bounded_cores
 from models.bundle import MANIFEST
 from models.classifier import Classifier
 from models.types import TextClassifier
@@ -22,7 +23,7 @@ def open_default_classifier(settings: Settings) -> Classifier:
     """Open, check and warm the bundle that the settings name. Raises `BundleError` or `SelfCheckFailed`."""
     classifier = Classifier.open(settings.bundle)
     classifier.self_check()
-    classifier.warm_up()
+    classifier.warm_up(settings.batch_policy(bounded_cores().number).workers)
     return classifier
 
 
