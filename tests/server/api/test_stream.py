@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from starlette.types import Message
+from structlog.testing import capture_logs
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -361,6 +362,47 @@ async def test_a_client_that_leaves_takes_its_lines_along(settings: SettingsMake
         assert app.service.metrics.streams.open == 0
 
 
+async def test_a_line_that_was_never_begun_gives_its_place_back(settings: SettingsMaker) -> None:
+    async def receive() -> Message:
+        answering.cancel()  # so it ends before the task of the line has its first step
+        return {"type": "http.request", "body": line(1), "more_body": True}
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    headers = [(b"content-type", b"application/x-ndjson")]
+    scope = {"type": "http", "method": "POST", "path": "/classify", "headers": headers, "query_string": b""}
+    async with running(settings()) as app:
+        answering = asyncio.ensure_future(app.app(scope, receive, send))
+        with suppress(asyncio.CancelledError, AssertionError):
+            await answering
+        statistics = app.service.statistics()
+        assert statistics is not None
+        assert (statistics.reserved, statistics.accepted) == (0, 0)
+
+
+async def test_a_server_that_is_leaving_says_so(settings: SettingsMaker) -> None:
+    async with running(settings(drain_delay_ms=60_000)) as app:
+        drain = asyncio.create_task(app.service.drain())
+        await until(lambda: app.service.is_leaving)
+        response = await app.client.post("/classify", content=line(1), headers=NDJSON)
+        assert (response.headers["connection"], parsed(response)[0]["prediction"]) == ("close", "billing")
+        app.service.skip_drain_delay()
+        await drain
+
+
+async def test_a_server_that_hangs_ends_streams(settings: SettingsMaker) -> None:
+    gate = Gate()
+    async with running(settings(pass_timeout_ms=50, batch_max_texts=1), lambda: FakeClassifier(gate)) as app:
+        texts = ("payment", "crash", "hello", "payment crash", "crash payment")
+        found = await sent(app, b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts))
+        assert [answer["error"]["code"] for answer in found[:2]] == ["pass_timeout"] * 2
+        assert [(answer["stopped"]["line"], answer["stopped"]["code"]) for answer in found[2:]] == [(2, "stalled")]
+        refused = await app.client.post("/classify", content=line(1), headers=NDJSON)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stalled")
+        gate.opened.set()
+
+
 async def test_draining_finishes_what_was_read_says_where_it_stopped_and_is_no_whole_answer(settings: SettingsMaker) -> None:
     gate = Gate()
     async with running(settings(batch_max_texts=1), lambda: FakeClassifier(gate)) as app, connected(app) as client:
@@ -426,7 +468,15 @@ async def test_a_stream_may_take_longer_than_a_body(settings: SettingsMaker) -> 
 async def test_every_answered_line_is_in_the_prediction_log_and_in_the_confidence(settings: SettingsMaker, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     async with running(settings(prediction_log=path)) as app:
-        await sent(app, line(1) + b"nonsense\n" + line(2), X_Request_Id="import-1")
+        with capture_logs() as logs:
+            await sent(app, line(1) + b"nonsense\n" + line(2), X_Request_Id="import-1")
+        (request,) = [entry for entry in logs if entry["event"] == "request"]
+        assert (request["dialect"], request["texts"], request["failed_lines"]) == ("stream", 2, 1)
+        outcomes = []
+        for index in range(4):
+            feedback = {"request_id": "import-1", "index": index, "label": "technical"}
+            outcomes.append((await app.client.post("/feedback", json=feedback)).json()["accepted"])
+        assert outcomes == [1, 0, 1, 0]
         assert (await app.client.get("/confidence")).json()["since_start"]["texts"] == 2
     logged = [json.loads(found) for found in path.read_text(encoding="utf-8").splitlines()]
     assert [record["request_id"] for record in logged] == ["import-1", "import-1"]
