@@ -566,12 +566,14 @@ class Service:
         if not self.settings.drift:
             self.no_drift = "it is turned off (DRIFT=false)"
             return None
-        if classifier.profile is None:
-            self.no_drift = "the bundle has no profile"
-            if not classifier.problem.gives_one_label:
-                self.no_drift = f"it needs a model that gives one label, and this one is {classifier.problem.type}"
+        problem, remedy = classifier.problem, ""
+        if not problem.gives_one_label:
+            self.no_drift = f"it needs a model that gives one label, and this one is {problem.type}"
+        elif classifier.profile is None:
+            self.no_drift, remedy = "the bundle has no profile", "; build it again with --dev"
+        if not problem.gives_one_label or classifier.profile is None:
             if self.settings.drift_profile is not None:
-                raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}; build it again with --dev")
+                raise DriftError(f"DRIFT_PROFILE={self.settings.drift_profile}: {self.no_drift}{remedy}")
             log.info("drift is not watched", reason=self.no_drift)
             return None
         pieces = classifier.pieces

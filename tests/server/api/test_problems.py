@@ -16,6 +16,7 @@ from models.types import Prediction
 from server.api.scores import Function, values
 from server.settings import Settings
 from tests.server.conftest import Application, running
+from tests.server.profiled import PROFILE
 
 SettingsMaker = Callable[..., Settings]
 Json: TypeAlias = Any  # an answer, whatever its shape
@@ -192,6 +193,14 @@ async def test_at_the_start_it_is_said_that_drift_is_not_watched(
         async with running(settings(), lambda problem=problem: FakeClassifier(problem=problem)):  # type: ignore[misc]
             told = capsys.readouterr().out
         assert "drift is not watched" in told
+        # Neither with a profile, nor with a baseline, which would be of another model.
+        profiled = FakeClassifier(problem=problem)
+        profiled.profile = PROFILE.to_bytes()
+        async with running(settings(drift_profile=Path("baseline.json")), lambda profiled=profiled: profiled) as app:  # type: ignore[misc]
+            ready = (await app.client.get("/ready")).text
+        assert f"DRIFT_PROFILE=baseline.json: it needs a model that gives one label, and this one is {problem.type}" in ready
+        async with running(settings(), lambda profiled=profiled: profiled) as app:  # type: ignore[misc]
+            assert (await app.client.get("/drift")).json()["enabled"] is False
         assert f"it needs a model that gives one label, and this one is {problem.type}" in told
 
 
