@@ -126,4 +126,11 @@ def _normalized(values: Floats, norm: Norm, epsilon: float) -> Floats:
     return np.asarray(exact * norm.gamma + norm.beta, dtype=np.float32)
 
 
-DEBERTA: Final = Family(_deberta, "deberta", ("pooler.dense.weight", "classifier.weight"), others=("pooler.", "classifier."))
+DEBERTA: Final = Family(
+    _deberta,
+    "deberta",
+    ("pooler.dense.weight", "classifier.weight"),
+    others=("pooler.", "classifier."),
+    # Some checkpoints of models without them have them all the same; the pretraining's decoder reads them.
+    unread=("deberta.embeddings.position_embeddings.",),
+)

@@ -39,7 +39,7 @@ pytestmark = [
 
 Logits = npt.NDArray[np.float32]
 
-COMPOSITIONS = 200
+COMPOSITIONS = 100
 # INT8's error over the spread of the texts' logits. These models have 0.04 to 0.07; scales that are off by 2 % make it 0.12.
 MOST_ERROR = 0.1
 # Mostly short; the last ones are wider than a row that texts may share.
@@ -192,6 +192,20 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_an_option_of_the_config_is_what_torch_takes_it_for(name: str, tmp_path: Path, encodings: list[Encoding]) -> None:
     family, options = OPTIONS[name]
     expected = logits_alone(save(tmp_path, family, **options), encodings)
+    assert np.abs(packed_logits(session_of(read_encoder(tmp_path)), encodings) - expected).max() < 1e-4
+
+
+def test_an_older_config_of_modernbert_is_read_alike(tmp_path: Path, encodings: list[Encoding]) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    save(tmp_path, "modernbert")
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    for name in ("rope_parameters", "layer_types"):
+        del values[name]
+    older = {"global_rope_theta": 50.0, "local_rope_theta": 7.0, "global_attn_every_n_layers": 2}
+    file.write_text(json.dumps(values | older))
+    expected = logits_alone(AutoModelForSequenceClassification.from_pretrained(tmp_path).eval(), encodings)
     assert np.abs(packed_logits(session_of(read_encoder(tmp_path)), encodings) - expected).max() < 1e-4
 
 
@@ -395,6 +409,16 @@ def test_an_extra_tensor_is_named(damaged: Path) -> None:
 def test_an_index_buffer_of_an_old_checkpoint_is_no_extra_tensor(damaged: Path) -> None:
     change(damaged, lambda tensors: tensors.update({"bert.embeddings.position_ids": np.arange(200)[None]}))
     assert read_encoder(damaged).family == "bert"
+
+
+def test_positions_that_deberta_does_not_have_are_left_out_and_said(tmp_path: Path) -> None:
+    save(tmp_path, "deberta-v2")
+    change(
+        tmp_path, lambda tensors: tensors.update({"deberta.embeddings.position_embeddings.weight": np.zeros((200, 32), np.float32)})
+    )
+    said: list[str] = []
+    assert read_encoder(tmp_path, said.append).positions is None
+    assert "deberta.embeddings.position_embeddings.weight" in said[0]
 
 
 def test_layers_that_the_config_does_not_count_are_extra(damaged: Path) -> None:
