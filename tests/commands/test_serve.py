@@ -27,6 +27,7 @@ OTHER = {
     Path: "/other",
 }
 SPECIAL = {"log_level": "error", "log_format": "json", "low_confidence": "0.25", "prediction_log_max_bytes": "70000"}
+SPECIAL |= {"long_texts": "windows", "window_join": "max", "max_windows": "3"}
 SPECIAL |= {"strip": "html", "drift_learn_texts": "700", "feedback_sample": "0.5"}
 SPECIAL |= {"prediction_log_text": "true", "dialects": "tei, vllm", "aip_predict_route": "/predict", "aip_health_route": "/well"}
 # Other settings that follow from one.
