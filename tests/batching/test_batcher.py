@@ -975,3 +975,21 @@ def test_18_a_caller_does_not_wait_for_a_pass_that_is_not_its_own() -> None:
     batches, answered = run_virtual(main())
     assert batches == [[10, 20], [300]]
     assert answered == pytest.approx([0.005, 0.005, 0.037])
+
+
+def test_13_a_reservation_gets_more_places_or_none() -> None:
+    async def main() -> None:
+        async with Batcher(Model(), BatchPolicy(max_items=4, max_queued=3, workers=1)) as batcher:
+            with batcher.reserve() as places:
+                places.add(0)
+                places.add(2)
+                assert batcher.statistics().reserved == 3
+                with pytest.raises(QueueFull):
+                    places.add(1)
+                assert [outcome.result for outcome in await places.submit([1, 2, 3])] == [2, 4, 6]
+            assert batcher.statistics().reserved == 0
+            with batcher.reserve() as places:
+                places.add(1)
+            assert batcher.statistics().reserved == 0  # what was added is given back, too
+
+    run_virtual(main())
