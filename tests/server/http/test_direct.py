@@ -7,6 +7,7 @@ sends it the usual way, in a task.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -18,6 +19,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from batching import QueueFull
 from models.fake import FakeClassifier
 from server.app import create_app
 from server.http.protocol import Protocol
@@ -269,3 +271,23 @@ async def test_a_connection_is_kept_as_long_as_requests_come_and_no_longer(servi
         assert await reader.read() == b""
         assert 0.1 <= asyncio.get_running_loop().time() - began < 2
         writer.close()
+
+
+async def test_a_refusal_leaves_nothing_to_the_garbage_collector(serving: Serve) -> None:
+    gate = Gate()
+    async with serving(gate, queue_max_texts=1, batch_max_texts=1, max_texts_per_request=1) as served:
+        first = asyncio.create_task(served.ask("/classify", {"text": "payment"}))
+        await until(gate.entered.is_set)
+        second = asyncio.create_task(served.ask("/classify", {"text": "crash"}))
+        await until(lambda: served.service.statistics().queued == 1)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            assert (await served.ask("/classify", {"text": "hello"}))[0] == 429
+            gc.collect()
+            assert [found for found in gc.garbage if isinstance(found, QueueFull)] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+        gate.opened.set()
+        assert [(await one)[0] for one in (first, second)] == [200, 200]
