@@ -61,8 +61,8 @@ def build(
     engine: Annotated[
         EngineChoice,
         typer.Option(
-            help="packed: padding-free, for BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT. padded: traced, needs torch and"
-            " transformers. auto: packed where there is one."
+            help="packed: padding-free, for BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, ALBERT, ModernBERT and DeBERTa."
+            " padded: traced, needs torch and transformers. auto: packed where there is one."
         ),
     ] = EngineChoice.AUTO,
     problem_type: Annotated[

@@ -148,7 +148,10 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect has no error body, and is built from a Host header that anyone can send
-    exchanges: dict[str, Exchange] = {endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange)}
+    # Only the router knows what a path with a pattern in it stands for.
+    exchanges: dict[str, Exchange] = {
+        endpoint.path: endpoint for endpoint in reversed(endpoints) if isinstance(endpoint, Exchange) and "{" not in endpoint.path
+    }
     by_path: dict[str, ASGIApp] = {CLASSIFY: classify, **exchanges}
     direct = _DirectRoutes(app, {path: answering_errors(endpoint) for path, endpoint in by_path.items()}, error_bodies(service))
     context = RequestContext(

@@ -215,16 +215,16 @@ class Classify:
         await send_bytes(scope, send, rendered.body, rendered.media_type, answer_headers(self._service, answer, latency))
 
     def begin(self, request: DirectRequest) -> bool:
-        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise."""
+        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise.
+
+        Raises `RequestError`, with nothing done, for a request that is to be refused, or that is of another dialect.
+        """
         service, settings = self._service, self._settings
         if service.model is None or not is_usual(request.scope["headers"], request.content, settings.max_body_bytes):
             return False
-        try:
-            wanted = parse_classify(request.content, settings.max_texts_per_request, NO_OPTIONS)
-            if wanted.feedback or wanted.min_confidence is not None:
-                _check_asked(wanted, service.model.problem)
-        except RequestError:
-            return False  # which is met again, or it is of another dialect
+        wanted = parse_classify(request.content, settings.max_texts_per_request, NO_OPTIONS)
+        if wanted.feedback or wanted.min_confidence is not None:
+            _check_asked(wanted, service.model.problem)
         if not service.is_short(wanted):
             return False
         request.scope[DIALECT] = NATIVE

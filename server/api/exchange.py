@@ -142,16 +142,16 @@ class Exchange:
         await send_bytes(scope, send, said.body, said.media_type, {**answer_headers(service, answer, latency), **said.headers})
 
     def begin(self, request: DirectRequest) -> bool:
-        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise."""
+        """Answer without a task, if it is a short request without peculiarities; False, with nothing done, otherwise.
+
+        Raises `RequestError`, with nothing done, for a request that is to be refused.
+        """
         service, scope, content = self._service, request.scope, request.content
         if service.model is None or not is_usual(scope["headers"], content, service.settings.max_body_bytes):
             return False
         headers = Headers(raw=scope["headers"])
         call = Call(content, headers, {}, NO_OPTIONS, request_id_of(scope), service.model, service.settings)
-        try:
-            job = self._parse(call)
-        except RequestError:
-            return False  # which is met again
+        job = self._parse(call)
         if not service.is_short(job.request):
             return False
         self._mark(scope)

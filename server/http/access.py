@@ -73,7 +73,10 @@ class RequestContext:
         if endpoint is None or content is None:
             return False
         assign_request_id(scope)
-        return endpoint.begin(DirectRequest(scope, connection, content, self._note, self._in_a_task))
+        try:
+            return endpoint.begin(DirectRequest(scope, connection, content, self._note, self._in_a_task))
+        except Exception:  # noqa: BLE001 - whatever it is, it is met again in the task, where it has its answer
+            return False
 
     def _in_a_task(self, app: ASGIApp, started: float) -> ASGIApp:
         """The application for a request that began without a task and goes on in one."""

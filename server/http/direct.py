@@ -89,4 +89,4 @@ class DirectEndpoint(Protocol):
     """An endpoint that can answer some requests at once."""
 
     def begin(self, request: DirectRequest) -> bool:
-        """Take the request; False, with nothing done, when it must go the usual way."""
+        """Take the request; False, with nothing done, when it must go the usual way. So it does if this raises."""

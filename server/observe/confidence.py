@@ -105,10 +105,7 @@ class Confidence(Windowed[_Tally]):
 
     def _observe_label(self, prediction: Prediction) -> None:
         """Count an answered text with its label. Takes well under a microsecond."""
-        second = int(self._clock() - self._started)
-        if second > self._second:
-            self._put_away(second)
-        present = self._present
+        present = self._now()
         millionths = round(prediction.confidence * MILLION)
         index = self._index[prediction.label]
         present.labels[index] += 1
@@ -120,8 +117,7 @@ class Confidence(Windowed[_Tally]):
 
     def _observe_labels(self, prediction: Prediction) -> None:
         """Count an answered text with all labels that it was given."""
-        self._put_away(int(self._clock() - self._started))
-        present, chosen = self._present, self._problem.chosen(prediction)
+        present, chosen = self._now(), self._problem.chosen(prediction)
         present.texts += 1
         present.unlabelled += not chosen
         for index in chosen:

@@ -76,9 +76,8 @@ class Values(Windowed[_Tally]):
 
     def observe(self, prediction: Prediction) -> None:
         """Count an answered text."""
-        self._put_away(int(self._clock() - self._started))
+        present = self._now()
         millionths = round(prediction.scores[0] * MILLION)
-        present = self._present
         present.texts += 1
         present.millionths += millionths
         present.squares += millionths * millionths

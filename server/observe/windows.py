@@ -79,6 +79,13 @@ class Windowed(Generic[T]):
         self._before = make()
         self._rings = {name: _Ring(width, make) for name, width in WINDOWS.items()}
 
+    def _now(self) -> T:
+        """The tally of the present second."""
+        second = int(self._clock() - self._started)
+        if second > self._second:
+            self._put_away(second)
+        return self._present
+
     def _put_away(self, second: int) -> None:
         """Move the counts of the present second to where they stay, and go on with this second, which may be the same."""
         present = self._present

@@ -88,9 +88,9 @@ def serving(settings: Callable[..., Settings]) -> Serve:
 
     @asynccontextmanager
     async def serve(
-        on_pass: Callable[[Any], None] = lambda _: None, keep_alive: float = 5, **changes: object
+        on_pass: Callable[[Any], None] = lambda _: None, keep_alive: float = 5, max_length: int = 256, **changes: object
     ) -> AsyncIterator[Served]:
-        app, service = create_app(settings(access_log=False, **changes), lambda: FakeClassifier(on_pass))
+        app, service = create_app(settings(access_log=False, **changes), lambda: FakeClassifier(on_pass, max_length))
         state = ServerState()
         config = Config(app, interface="asgi3", lifespan="off", log_config=None, proxy_headers=False)
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
@@ -163,19 +163,27 @@ async def test_a_model_that_fails_is_told_in_the_dialects_words(serving: Serve, 
         assert "failed on this text" in without
 
 
-async def test_a_full_queue_is_told_and_counted_once(serving: Serve) -> None:
+@asynccontextmanager
+async def full(serving: Serve) -> AsyncIterator[Served]:
+    """A server with a text in its one worker and another in the one place there is; both are answered in the end."""
     gate = Gate()
     async with serving(gate, queue_max_texts=1, batch_max_texts=1, max_texts_per_request=1) as served:
         first = asyncio.create_task(served.ask("/classify", {"text": "payment"}))
         await until(gate.entered.is_set)
         second = asyncio.create_task(served.ask("/classify", {"text": "crash"}))
         await until(lambda: served.service.statistics().queued == 1)
+        yield served
+        gate.opened.set()
+        assert [(await one)[0] for one in (first, second)] == [200, 200]
+
+
+async def test_a_full_queue_is_told_and_counted_once(serving: Serve) -> None:
+    async with full(serving) as served:
         status, headers, _ = await served.ask("/classify", {"text": "refund"})
         assert (status, "retry-after" in headers) == (429, True)
         statistics = served.service.statistics()
+        assert statistics is not None
         assert sum(statistics.refused.values()) == 1
-        gate.opened.set()
-        assert [(await one)[0] for one in (first, second)] == [200, 200]
 
 
 async def test_a_deadline_is_kept(serving: Serve) -> None:
@@ -274,12 +282,7 @@ async def test_a_connection_is_kept_as_long_as_requests_come_and_no_longer(servi
 
 
 async def test_a_refusal_leaves_nothing_to_the_garbage_collector(serving: Serve) -> None:
-    gate = Gate()
-    async with serving(gate, queue_max_texts=1, batch_max_texts=1, max_texts_per_request=1) as served:
-        first = asyncio.create_task(served.ask("/classify", {"text": "payment"}))
-        await until(gate.entered.is_set)
-        second = asyncio.create_task(served.ask("/classify", {"text": "crash"}))
-        await until(lambda: served.service.statistics().queued == 1)
+    async with full(serving) as served:
         gc.collect()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
@@ -289,5 +292,33 @@ async def test_a_refusal_leaves_nothing_to_the_garbage_collector(serving: Serve)
         finally:
             gc.set_debug(0)
             gc.garbage.clear()
-        gate.opened.set()
-        assert [(await one)[0] for one in (first, second)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer", "/v1/models/{model}:predict"]
+)
+async def test_a_pattern_of_a_route_is_a_path_like_others(serving: Serve, path: str) -> None:
+    body = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}], "instances": ["a"]}
+    async with serving() as served:
+        status, _, found = await served.ask(path, body)
+        assert (status, "{model}" in json.dumps(found)) == (404, True)
+
+
+async def test_a_fault_of_ours_in_reading_a_request_is_a_500(serving: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with serving() as served:
+        monkeypatch.setattr("server.api.classify.parse_classify", broken)
+        status, _, found = await served.ask("/classify", {"text": "payment"})
+        assert (status, found["error"]["code"]) == (500, "internal_error")
+        assert served.requests() == {500: 1}
+
+
+async def test_a_short_text_that_takes_several_windows_gets_them(serving: Serve) -> None:
+    async with serving(max_length=4, long_texts="windows", window_overlap=1) as served:
+        _, _, found = await served.ask("/classify", {"text": "so it was a refund that i"})
+        assert (found["windows"], "truncated" in found) == (2, False)
+        assert served.service.statistics().accepted == 2
+        _, _, found = await served.ask("/classify", {"text": "app crashed"})
+        assert "windows" not in found

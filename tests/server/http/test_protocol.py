@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from server.http.connection import CONNECTION
-from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, Protocol, without_upgrade
+from server.http.protocol import HEAD_BYTES, PIPELINED_REQUESTS, AnswerWriter, Protocol, common_lines, without_upgrade
 from tests.server.conftest import Process, real_server, wait_until_ready
 
 BODY = b'{"text": "payment failed"}'
@@ -500,3 +500,13 @@ async def test_requests_that_wait_are_forgotten_when_the_client_leaves() -> None
     assert not protocol.pipeline
     may_end.set()
     await asyncio.gather(*protocol.tasks)
+
+
+def test_the_lines_of_all_answers_are_those_of_the_second() -> None:
+    first, second = [(b"date", b"one"), (b"x", b"y")], [(b"date", b"two")]
+    assert [common_lines(headers) for headers in (first, first, second, first)] == [
+        b"date: one\r\nx: y\r\n",
+        b"date: one\r\nx: y\r\n",
+        b"date: two\r\n",
+        b"date: one\r\nx: y\r\n",
+    ]
