@@ -33,6 +33,7 @@ USUAL_WAY = "X-Priority: interactive\r\n"
 BODIES: dict[str, tuple[str, object]] = {
     "native": ("/classify", {"text": "payment failed", "scores": True}),
     "native list": ("/classify", {"texts": ["payment failed"]}),
+    "native feedback": ("/classify", {"text": "payment failed", "feedback": True}),
     "native doubtful": ("/classify", {"text": "hello", "min_confidence": 0.99}),
     "tei": ("/predict", {"inputs": "payment failed"}),
     "hugging face": ("/", {"inputs": "payment failed"}),
@@ -105,7 +106,8 @@ def serving(settings: Callable[..., Settings]) -> Serve:
 
 def alike(answers: Iterable[tuple[int, dict[str, str], Any]]) -> list[str]:
     """Answers without their times and ids."""
-    changing = re.compile(r'(dur=|latency_ms"?: |x-[a-z]+-time": ")[\d.]+|[0-9a-f]{32}|content-length": "\d+')
+    times = r'(dur=|latency_ms"?: |x-[a-z]+-time": ")[\d.]+'
+    changing = re.compile(times + r'|(?<=feedback_token": ")[\w-]+|[0-9a-f]{32}|content-length": "\d+')
     return [changing.sub("", json.dumps(found)) for found in answers]
 
 
@@ -278,6 +280,21 @@ async def test_a_connection_is_kept_as_long_as_requests_come_and_no_longer(servi
         began = asyncio.get_running_loop().time()
         assert await reader.read() == b""
         assert 0.1 <= asyncio.get_running_loop().time() - began < 2
+        writer.close()
+
+
+async def test_a_connection_is_not_idle_while_its_request_is_worked_on(serving: Serve) -> None:
+    gate = Gate()
+    gate.opened.set()
+    async with serving(gate, keep_alive=0.2) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(request("/classify", {"text": "payment"}))
+        assert (await answer(reader))[0] == 200
+        gate.opened.clear()
+        writer.write(request("/classify", {"text": "crash"}))
+        await asyncio.sleep(0.5)
+        gate.opened.set()
+        assert (await answer(reader))[2]["prediction"] == "technical"
         writer.close()
 
 
